@@ -1,0 +1,231 @@
+"""Recipes: everything a training run depends on, as one flat, validated record."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from fractions import Fraction
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+import yaml
+
+from headstart.errors import UserError, unknown
+
+Optimizer = Literal["sgd", "adam", "adamw"]
+Schedule = Literal["one-cycle", "triangular", "multi-step", "constant"]
+Precision = Literal["fp32", "bf16"]
+Device = Literal["auto", "cpu", "cuda"]
+OnCollapse = Literal["warn", "stop"]
+OnBadImage = Literal["error", "skip"]
+BatchNormMode = Literal["train", "train-frozen-stats", "eval"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The full settings of a run. Every field is a key of a recipe file and a flag of ``headstart train``.
+
+    Attributes:
+        data: data set, see ``headstart list datasets``.
+        model: network, see ``headstart list models``, or module:callable.
+        model_args: further arguments of the network.
+        method: training method, see ``headstart list methods``.
+        method_args: settings of the method.
+        norm: norm of the threat model.
+        epsilon: perturbation budget in pixel fractions; may be written 8/255.
+        epsilon_ramp: share of the run over which epsilon rises linearly from 0.
+        epochs: passes over the training part.
+        max_steps: stop after so many weight updates; schedules still follow the full length.
+        batch_size: samples per update over all processes.
+        drop_last: leave out the incomplete last batch of an epoch.
+        pad: random crop shift in pixels, with a random flip; 0 for no augmentation.
+        val_size: images held out of the training set for choosing the checkpoint.
+        optimizer: sgd, adam or adamw.
+        lr: peak learning rate.
+        momentum: of SGD.
+        weight_decay: on every parameter.
+        schedule: learning rate over the run, stepped at every update.
+        peak: share of the run at which one-cycle and triangular reach the peak.
+        milestones: epochs at which multi-step multiplies the rate by 0.1.
+        clip_gradient: largest gradient norm of an update; 0 for none.
+        average: decay of the weight average per update (with warm-up); 0 for none.
+        ascent_batch_norm: batch-norm in ascent passes whose method does not name a mode.
+        precision: fp32, or bf16 for bfloat16 autocast around the network.
+        compile: compile the network with torch.compile.
+        seed: of initial weights, order, augmentation and every random start.
+        device: auto takes CUDA where there is one.
+        devices: processes on this node.
+        num_nodes: nodes.
+        eval_every: epochs between validations.
+        checkpoint_every: updates between checkpoints; 0 for at the end of epochs only.
+        keep: how many epoch checkpoints to keep beside last and best; 0 for none.
+        on_collapse: what to do on catastrophic overfitting.
+        on_bad_image: stop at an unreadable image, or leave it out and say how many.
+    """
+
+    data: str = "digits"
+    model: str = "resnet18"
+    model_args: dict[str, Any] = field(default_factory=dict)
+    method: str = "fgsm-sdi"
+    method_args: dict[str, Any] = field(default_factory=dict)
+    norm: str = "linf"
+    epsilon: float | str = "8/255"
+    epsilon_ramp: float = 0.0
+    epochs: int = 30
+    max_steps: int | None = None
+    batch_size: int = 128
+    drop_last: bool = False
+    pad: int = 4
+    val_size: int = 1000
+    optimizer: Optimizer = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Schedule = "one-cycle"
+    peak: float = 0.3
+    milestones: list[int] = field(default_factory=list)
+    clip_gradient: float = 0.0
+    average: float = 0.0
+    ascent_batch_norm: BatchNormMode = "train"
+    precision: Precision = "fp32"
+    compile: bool = False
+    seed: int = 0
+    device: Device = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    eval_every: int = 1
+    checkpoint_every: int = 0
+    keep: int = 0
+    on_collapse: OnCollapse = "warn"
+    on_bad_image: OnBadImage = "error"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "epsilon", pixel_fraction(self.epsilon))
+        hints = get_type_hints(Recipe)
+        for name, hint in hints.items():
+            value = getattr(self, name)
+            choices = get_args(hint)
+            if choices and all(isinstance(c, str) for c in choices) and value not in choices:
+                raise unknown(f"value of {name}:", str(value), choices)
+            if hint in (int, float) and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                raise UserError(f"{name} is {value!r}; it must be a number")
+            if hint is int and not isinstance(value, int):
+                raise UserError(f"{name} is {value!r}; it must be a whole number")
+        at_least = dict.fromkeys(("epochs", "batch_size", "devices", "num_nodes", "val_size", "eval_every"), 1)
+        at_least |= dict.fromkeys(("pad", "checkpoint_every", "keep", "seed"), 0)
+        for name, least in at_least.items():
+            if getattr(self, name) < least:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        for name in ("epsilon_ramp", "average", "peak"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
+        if self.lr <= 0:
+            raise UserError(f"lr is {self.lr}; it must be above 0")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise UserError(f"max_steps is {self.max_steps}; it must be at least 1")
+        if self.schedule == "multi-step" and not self.milestones:
+            raise UserError("schedule multi-step needs milestones, a list of epochs such as [100, 105]")
+        if self.batch_size % (self.devices * self.num_nodes):
+            processes = self.devices * self.num_nodes
+            raise UserError(f"batch_size {self.batch_size} does not divide among {processes} processes")
+
+
+def pixel_fraction(value: float | str) -> float:
+    """A number, or a fraction written like 8/255.
+
+    Raises:
+        UserError: not a number, or not in [0, 1].
+    """
+    try:
+        number = float(Fraction(value.replace(" ", ""))) if isinstance(value, str) else float(value)
+    except (ValueError, ZeroDivisionError) as error:
+        raise UserError(f"epsilon is {value!r}; write a pixel fraction such as 8/255 or 0.03") from error
+    if not 0 <= number <= 1:
+        hint = f"; did you mean {number:g}/255?" if 1 < number <= 255 else ""
+        raise UserError(f"epsilon is {number:g}; it must be a pixel fraction between 0 and 1{hint}")
+    return number
+
+
+def recipe_names() -> dict[str, str]:
+    """Built-in recipes, DATASET/METHOD, each with a one-line summary."""
+    from headstart.registry import methods
+
+    names = {}
+    for dataset, book in _books().items():
+        names |= {f"{dataset}/{m}": f"{e.summary} On {book['summary']}." for m, e in methods().items()}
+    return names
+
+
+def load_recipe(name: str, **overrides: Any) -> Recipe:
+    """A built-in recipe (DATASET/METHOD) or a YAML file, with fields overridden.
+
+    A file may start from another recipe with the key ``recipe``. ``method_args`` and ``model_args`` are merged key
+    by key; settings of the method that the recipe was written for are dropped when the method is overridden.
+
+    Raises:
+        UserError: unknown recipe or key, unreadable file, or an invalid value.
+    """
+    fields = recipe_fields(name)
+    for key, value in overrides.items():
+        if key not in Recipe.__dataclass_fields__:
+            raise unknown("recipe field", key, Recipe.__dataclass_fields__)
+    if overrides.get("method") not in (None, fields.get("method")):
+        dataset = name.split("/")[0]
+        fields["method_args"] = {}
+        if not Path(name).suffix:
+            fields |= recipe_fields(f"{dataset}/{overrides['method']}")
+    return Recipe(**merge(fields, overrides))
+
+
+def recipe_fields(name: str) -> dict[str, Any]:
+    """The fields that a recipe sets, by name or from a YAML file."""
+    if Path(name).suffix in (".yaml", ".yml"):
+        return _from_file(Path(name))
+    books = _books()
+    dataset, _, method = name.partition("/")
+    if dataset not in books or not method:
+        raise unknown("recipe", name, recipe_names())
+    from headstart.registry import methods
+
+    if method not in methods():
+        raise unknown("recipe", name, [f"{dataset}/{m}" for m in methods()])
+    book = books[dataset]
+    return merge(merge(book["base"], {"method": method}), book["methods"].get(method, {}))
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``changes`` over ``base``; the two dictionaries of arguments are merged key by key."""
+    merged = base | changes
+    for key in ("method_args", "model_args"):
+        if key in base or key in changes:
+            merged[key] = (base.get(key) or {}) | (changes.get(key) or {})
+    return merged
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """The resolved recipe as YAML, readable by ``load_recipe``."""
+    path.write_text(yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False))
+
+
+def _books() -> dict[str, Any]:
+    """The recipe files of the package: one per data set, a base and what each method changes."""
+    folder = resources.files("headstart") / "recipes"
+    files = [f for f in folder.iterdir() if f.name.endswith(".yaml")]
+    return {f.name.removesuffix(".yaml"): yaml.safe_load(f.read_text()) for f in sorted(files, key=lambda f: f.name)}
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"recipe file {path} does not exist; headstart list recipes shows the built-in ones")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"recipe file {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"recipe file {path} must hold keys and values; see the built-in recipes")
+    for key in content:
+        if key not in Recipe.__dataclass_fields__ and key != "recipe":
+            raise unknown(f"key in {path}:", str(key), [*Recipe.__dataclass_fields__, "recipe"])
+    base = content.pop("recipe", None)
+    return merge(recipe_fields(base), content) if base else content

@@ -1,0 +1,106 @@
+"""A method is an initialisation, an ascent and a loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from headstart.core.step import Step
+from headstart.core.target import Target
+from headstart.threat import ThreatModel
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """What a method may know of the task when it is built.
+
+    Attributes:
+        classes: number of classes K.
+        image_shape: (C, H, W).
+        threat: the threat model of the run, epsilon at its final value.
+        samples: training samples on this process.
+        batch_size: samples per update on this process.
+        updates: weight updates of the whole run.
+        epochs: passes over the training set of the whole run.
+        features: width of the network's penultimate features, 0 if it does not offer them.
+    """
+
+    classes: int
+    image_shape: tuple[int, int, int]
+    threat: ThreatModel
+    samples: int
+    batch_size: int
+    updates: int
+    epochs: int
+    features: int = 0
+
+
+class Part(nn.Module):
+    """A piece of a method. Being a module, its buffers, sub-networks and extra state are saved with the run.
+
+    ``needs`` names the fields of Step that somebody else must fill in with their graph kept:
+    "clean" (logits at x) and "logits0" (logits at x + delta0).
+    """
+
+    needs: frozenset[str] = frozenset()
+
+    def observe(self, step: Step) -> None:
+        """Called after the weight update, to move state; ``step.x`` and its perturbations are still there."""
+
+
+class Init(Part):
+    """Proposes the initial perturbation delta0 (B, C, H, W), or None for zero."""
+
+    def forward(self, target: Target, step: Step) -> Tensor | None:
+        raise NotImplementedError
+
+
+class Ascent(Part):
+    """Turns ``step.delta0`` into the training perturbation, or None for none; fills in grad0 and logits0.
+
+    ``keep`` is set by Method when the loss reuses logits0, so that their graph is kept only then.
+    """
+
+    keep: bool = False
+
+    def forward(self, target: Target, step: Step) -> Tensor | None:
+        raise NotImplementedError
+
+
+class Loss(Part):
+    """The scalar that the weight update descends."""
+
+    def forward(self, target: Target, step: Step) -> Tensor:
+        raise NotImplementedError
+
+
+class Method(nn.Module):
+    """One adversarial training method: ``loss = method(target, step)``, then backward, then ``observe``.
+
+    A method that fits no composition may override ``forward``; it must call ``target.descend`` exactly once and
+    return a scalar.
+
+    Args:
+        replays: weight updates made on every batch (Free-AT).
+    """
+
+    def __init__(self, init: Init, ascent: Ascent, loss: Loss, *, replays: int = 1) -> None:
+        super().__init__()
+        self.init, self.ascent, self.loss, self.replays = init, ascent, loss, replays
+        self.needs = init.needs | ascent.needs | loss.needs
+        ascent.keep = "logits0" in self.needs
+
+    def forward(self, target: Target, step: Step) -> Tensor:
+        if "clean" in self.needs:
+            step.clean = target(step.x)
+        step.delta0 = self.init(target, step)
+        step.delta = self.ascent(target, step)
+        step.logits = target.descend(step.x if step.delta is None else step.x + step.delta)
+        loss: Tensor = self.loss(target, step)
+        return loss
+
+    def observe(self, step: Step) -> None:
+        """Let every part move its state, after the weight update."""
+        for part in (self.init, self.ascent, self.loss):
+            part.observe(step)

@@ -1,0 +1,65 @@
+"""What one weight update knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from headstart.threat import ThreatModel
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where training stands; all counts start at 0.
+
+    Attributes:
+        update: weight updates done so far, counting every replay.
+        updates: weight updates of the whole run.
+        epoch: passes over the training set completed.
+        epochs: passes over the training set of the whole run.
+        batch: index of the batch inside its epoch.
+    """
+
+    update: int = 0
+    updates: int = 1
+    epoch: int = 0
+    epochs: int = 1
+    batch: int = 0
+
+    @property
+    def fraction(self) -> float:
+        """Share of the run's updates already done, in [0, 1)."""
+        return self.update / self.updates
+
+
+@dataclass(slots=True)
+class Step:
+    """One update: the batch, the threat model in force, and what init, ascent and descent leave for the loss.
+
+    Attributes:
+        x: images (B, C, H, W), fp32 in [0, 1], after augmentation.
+        y: labels (B,), int64.
+        threat: the threat model of this update (its epsilon may be ramped up).
+        clock: where training stands.
+        index: row of each sample in the training set (B,), int64, stable over epochs; None outside the engine.
+        geometry: crop offsets and flip of each sample (B, 3), int64: top, left, flipped; None if not augmented.
+        delta0: initial perturbation, or None for zero.
+        grad0, logits0: gradient with respect to the perturbation, and logits, at x + delta0.
+        clean: logits at x, when a part needs them.
+        delta: perturbation after the ascent, or None for none.
+        logits: logits at x + delta, with the graph of the weight update.
+    """
+
+    x: Tensor
+    y: Tensor
+    threat: ThreatModel
+    clock: Clock
+    index: Tensor | None = None
+    geometry: Tensor | None = None
+    delta0: Tensor | None = None
+    grad0: Tensor | None = None
+    logits0: Tensor | None = None
+    clean: Tensor | None = None
+    delta: Tensor | None = None
+    logits: Tensor | None = None

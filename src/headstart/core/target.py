@@ -1,0 +1,147 @@
+"""The only door to the network under training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+BatchNormMode = Literal["train", "train-frozen-stats", "eval"]
+
+
+@dataclass
+class Passes:
+    """Passes through the target network since the start; the cost of a method.
+
+    A pass that differentiates back to the network's input without weight gradients counts as an input gradient,
+    whether the gradient is the result or goes on into a generator.
+    """
+
+    forwards: int = 0
+    input_gradients: int = 0
+    backwards: int = 0
+
+
+class Target:
+    """The classifier being trained, as methods see it.
+
+    Args:
+        module: the bare network, images (B, C, H, W) in [0, 1] to logits (B, K).
+        synchronised: the module whose backward synchronises weight gradients over processes; default ``module``.
+        fast: a compiled version of ``module`` for passes without double backward; default ``module``.
+        bf16: open a bfloat16 autocast around the network. Perturbations are added and clamped in fp32 before
+            it, because casting an image rounds pixels by up to 0.5/255, a visible part of a small step.
+        ascent_batch_norm: batch-norm mode of ascent passes that name none: "train" uses batch statistics and
+            moves the running ones, "train-frozen-stats" does not move them, "eval" uses the running ones.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        synchronised: nn.Module | None = None,
+        fast: Callable[[Tensor], Tensor] | None = None,
+        bf16: bool = False,
+        ascent_batch_norm: BatchNormMode = "train",
+    ) -> None:
+        self.module = module
+        self.passes = Passes()
+        self.ascent_batch_norm: BatchNormMode = ascent_batch_norm
+        self._synchronised = synchronised if synchronised is not None else (fast or module)
+        self._fast = fast or module
+        self._bf16 = bf16
+        self._parameters = [p for p in module.parameters() if p.requires_grad]
+        self._batch_norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        self._device_type = next((p.device.type for p in module.parameters()), "cpu")
+
+    def __call__(self, x: Tensor, *, batch_norm: BatchNormMode = "train") -> Tensor:
+        """Logits (B, K) in fp32 at ``x``, differentiable with respect to weights and input (no synchronisation)."""
+        return self._forward(self._fast, x, batch_norm)
+
+    def ascend(
+        self,
+        point: Tensor,
+        score: Callable[[Tensor], Tensor],
+        *,
+        batch_norm: BatchNormMode | None = None,
+        keep: bool = False,
+        create: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Gradient of ``score(logits)`` with respect to the input at ``point``, and the logits there.
+
+        Weights get no gradient and are frozen, so that compiled networks do not compute theirs either.
+
+        Args:
+            point: images (B, C, H, W); the graph behind them is cut.
+            score: logits (B, K) to a scalar.
+            keep: keep the graph of the logits for a loss that reuses them.
+            create: make the gradient itself differentiable with respect to the weights (double backward).
+
+        Returns:
+            The gradient (B, C, H, W), and the logits (B, K), detached unless ``keep`` or ``create``.
+        """
+        reused = keep or create
+        network = self.module if create else self._fast  # compiled networks refuse double backward
+        with self._frozen(not reused), torch.enable_grad():
+            point = point.detach().requires_grad_()
+            logits = self._forward(network, point, batch_norm or self.ascent_batch_norm)
+            (grad,) = torch.autograd.grad(score(logits), point, retain_graph=reused, create_graph=create)
+        self.passes.input_gradients += 1
+        return grad, logits if reused else logits.detach()
+
+    def through(self, x: Tensor, *, batch_norm: BatchNormMode = "train") -> Tensor:
+        """Logits differentiable with respect to ``x`` alone: the way from a loss to what proposed ``x``.
+
+        The caller's backward costs one input gradient, counted here.
+        """
+        with self._frozen(True):
+            logits = self._forward(self._fast, x, batch_norm)
+        self.passes.input_gradients += 1
+        return logits
+
+    def descend(self, x: Tensor) -> Tensor:
+        """Logits for the weight update, through the synchronised module: exactly once per update."""
+        self.passes.backwards += 1
+        return self._forward(self._synchronised, x.detach(), "train")
+
+    def _forward(self, network: Callable[[Tensor], Tensor], x: Tensor, batch_norm: BatchNormMode) -> Tensor:
+        training = batch_norm != "eval"
+        if self.module.training != training:
+            self.module.train(training)
+        self.passes.forwards += 1
+        with self._statistics(frozen=batch_norm == "train-frozen-stats"), self.autocast():
+            return network(x).float()
+
+    def autocast(self) -> torch.autocast:
+        """The mixed precision of the network, also for what is trained beside it."""
+        return torch.autocast(self._device_type, dtype=torch.bfloat16, enabled=self._bf16)
+
+    @contextmanager
+    def _frozen(self, frozen: bool) -> Iterator[None]:
+        if frozen:
+            for p in self._parameters:
+                p.requires_grad_(False)
+        try:
+            yield
+        finally:
+            if frozen:
+                for p in self._parameters:
+                    p.requires_grad_(True)
+
+    @contextmanager
+    def _statistics(self, frozen: bool) -> Iterator[None]:
+        if not frozen:
+            yield
+            return
+        momenta = [m.momentum for m in self._batch_norms]
+        for m in self._batch_norms:
+            m.momentum = 0.0
+        try:
+            yield
+        finally:
+            for m, momentum in zip(self._batch_norms, momenta, strict=True):
+                m.momentum = momentum

@@ -1,0 +1,98 @@
+"""Decoded images with their labels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headstart.errors import UserError
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images and labels of one split, in memory.
+
+    Attributes:
+        images: (N, H, W, C) uint8, C is 1 or 3.
+        labels: (N,) int64, in [0, K).
+        classes: names of the K classes.
+        name: what to call the set in records and messages.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.dim() != 4 or self.images.shape[3] not in (1, 3):
+            shape = tuple(self.images.shape)
+            raise UserError(f"{self.name}: images are {self.images.dtype} {shape}; expected uint8 (N, H, W, 1 or 3)")
+        if len(self.images) == 0:
+            raise UserError(f"{self.name}: the split is empty; it needs at least one image")
+        if len(self.images) != len(self.labels):
+            raise UserError(f"{self.name}: {len(self.images)} images but {len(self.labels)} labels")
+        low, high = int(self.labels.min()), int(self.labels.max())
+        if low < 0 or high >= len(self.classes):
+            bad = low if low < 0 else high
+            row = int((self.labels == bad).nonzero()[0])
+            raise UserError(f"{self.name}: label {bad} in row {row}; allowed: 0 to {len(self.classes) - 1}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        _, h, w, c = self.images.shape
+        return c, h, w
+
+    def take(self, rows: Tensor | slice, name: str) -> ImageSet:
+        """A subset under another name."""
+        return ImageSet(self.images[rows], self.labels[rows], self.classes, name)
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Images (N, C, H, W) uint8 and labels, as evaluation takes them."""
+        return self.images.permute(0, 3, 1, 2), self.labels
+
+    def checksum(self) -> str:
+        """Fingerprint of pixels and labels, for records and resuming."""
+        digest = hashlib.sha256(self.images.contiguous().numpy().tobytes())
+        digest.update(self.labels.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def split(self, held_out: int) -> tuple[ImageSet, ImageSet]:
+        """Training and validation part; the same rows are held out whatever the seed of the run."""
+        if not 0 < held_out < len(self):
+            raise UserError(f"val_size is {held_out}; {self.name} has {len(self)} images, so 1 to {len(self) - 1}")
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
+        val, train = order[:held_out].sort().values, order[held_out:].sort().values
+        return self.take(train, f"{self.name} (training part)"), self.take(val, f"{self.name} (validation part)")
+
+
+def from_arrays(x: Tensor | np.ndarray, y: Tensor | Sequence[int], name: str = "tensors") -> ImageSet:  # type: ignore[type-arg]
+    """An ImageSet from Python: images (N, C, H, W) float in [0, 1] or uint8, labels (N,).
+
+    Raises:
+        UserError: NaN pixels, pixels outside [0, 1], a wrong shape or labels that are not class indices.
+    """
+    images, labels = torch.as_tensor(x).detach().cpu(), torch.as_tensor(y).detach().cpu()
+    if images.dim() != 4:
+        raise UserError(f"{name}: images have shape {tuple(images.shape)}; expected (N, C, H, W)")
+    if labels.is_floating_point() or labels.dim() != 1:
+        raise UserError(f"{name}: labels are {labels.dtype} {tuple(labels.shape)}; expected (N,) integers")
+    if images.is_floating_point():
+        if images.isnan().any():
+            row = int(images.flatten(1).isnan().any(1).nonzero()[0])
+            raise UserError(f"{name}: image {row} has NaN pixels; remove or repair it")
+        low, high = float(images.min()), float(images.max())
+        if low < 0 or high > 1:
+            raise UserError(f"{name}: pixels range from {low:g} to {high:g}; they must lie in [0, 1] (divide by 255?)")
+        images = (images * 255).round().to(torch.uint8)
+    classes = tuple(str(k) for k in range(int(labels.max()) + 1)) if len(labels) else ()
+    return ImageSet(images.permute(0, 2, 3, 1).contiguous(), labels.long(), classes, name)

@@ -1,0 +1,73 @@
+"""Training state on disk: written atomically, so that whatever happens the last good one stays."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from headstart.errors import UserError
+
+FORMAT = 1
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a training state; on return it is on the disk, and at no moment is ``path`` incomplete.
+
+    Raises:
+        UserError: the disk is full or not writable; what was at ``path`` is still there.
+    """
+    _atomically(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
+
+
+def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write plain weights as safetensors, atomically."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    _atomically(path, lambda temporary: save_file(plain, temporary, metadata))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read a training state. Only tensors and plain values are accepted, never code.
+
+    Raises:
+        UserError: missing, truncated, not a training state, or a pickle that holds code.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"checkpoint {path} does not exist") from error
+    except Exception as error:  # torch.load raises a different type for every way in which a file can be broken
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise UserError(f"checkpoint {path} cannot be read: truncated, or a pickle with code ({reason})") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise UserError(f"checkpoint {path} is not a training state of this version of headstart")
+    return state
+
+
+def _atomically(path: Path, write: Any) -> None:
+    temporary = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(str(temporary))
+        with open(temporary, "rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot write {path} ({error}); what was saved before is untouched. Free some space?"
+        ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power failure."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,452 @@
+"""The one training loop."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.loggers import TensorBoardLogger
+from torch import Tensor, nn
+
+from headstart.config import Recipe, load_recipe, save_recipe
+from headstart.core import Clock, Method, Step, Target, TaskInfo
+from headstart.data import Batch, ImageSet, ResidentLoader, load
+from headstart.engine.average import WeightAverage
+from headstart.engine.checkpoint import load_state, save_state, save_weights
+from headstart.engine.meters import Meters
+from headstart.engine.monitor import Monitor, collapsed
+from headstart.engine.optim import make_optimizer, make_schedule
+from headstart.engine.progress import TrainingProgress
+from headstart.engine.record import environment
+from headstart.errors import UserError
+from headstart.models import build_model
+from headstart.registry import build_method
+from headstart.threat import ThreatModel
+
+# What may differ when a run is resumed: where it runs and how it is kept, not what is computed.
+RESUMABLE_CHANGES = {"max_steps", "device", "devices", "num_nodes", "checkpoint_every", "keep", "on_collapse"}
+LIVE_WATCH = 256  # validation images on which the live network is watched while its average is being selected
+
+
+class Interrupted(Exception):
+    """SIGINT or SIGTERM arrived; the state is saved."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run: its folder, the selected network, the rows of metrics.jsonl and its cost."""
+
+    out: Path
+    model: nn.Module
+    metrics: list[dict[str, Any]]
+    cost: dict[str, float]
+
+
+def train(
+    recipe: Recipe,
+    out: Path | str,
+    *,
+    resume: bool = False,
+    data: ImageSet | None = None,
+    model: nn.Module | None = None,
+    progress: bool = True,
+) -> TrainResult:
+    """Train by a recipe into the folder ``out``, or go on with what is there.
+
+    Args:
+        data: training set; default the recipe's by name.
+        model: network from images (B, C, H, W) in [0, 1] to logits (B, K); default the recipe's by name.
+
+    Raises:
+        UserError: bad settings or data, an existing folder without ``resume``, another recipe in it, a full disk,
+            too little memory, or a loss that is not finite.
+        Interrupted: stopped by a signal, with the state saved.
+    """
+    out = Path(out)
+    _check_folder(recipe, out, resume)
+    fabric = make_fabric(recipe, out)
+    torch.manual_seed(recipe.seed)
+    train_set, val_set = (data or load(recipe.data, "train", recipe.on_bad_image)).split(recipe.val_size)
+    classes, channels = len(train_set.classes), train_set.shape[0]
+    network = model if model is not None else build_model(recipe.model, classes, channels, recipe.model_args)
+    trainer = Trainer(recipe, out, fabric, network, train_set, val_set)
+    if resume and trainer.last.exists():
+        trainer.load_state_dict(load_state(trainer.last))
+    elif fabric.is_global_zero:
+        out.mkdir(parents=True, exist_ok=True)
+        save_recipe(recipe, out / "config.yaml")
+    try:
+        return trainer.fit(progress)
+    except torch.OutOfMemoryError as error:
+        half = max(1, recipe.batch_size // 2)
+        raise UserError(f"out of memory at batch_size {recipe.batch_size}; try --batch_size {half}") from error
+
+
+def make_fabric(recipe: Recipe, out: Path) -> Fabric:
+    """Devices and processes. Fabric's own precision stays 32-true: Target opens the autocast, see there."""
+    if recipe.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda is not available on this machine; use --device cpu")
+    accelerator = {"auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(recipe.device, recipe.device)
+    processes = recipe.devices * recipe.num_nodes
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=recipe.devices,
+        num_nodes=recipe.num_nodes,
+        strategy="ddp" if processes > 1 else "auto",
+        loggers=TensorBoardLogger(out, name="", version="tensorboard"),
+    )
+    fabric.launch()
+    return fabric
+
+
+def _check_folder(recipe: Recipe, out: Path, resume: bool) -> None:
+    config = out / "config.yaml"
+    if not config.exists():
+        if out.is_dir() and any(out.iterdir()):
+            raise UserError(f"{out} exists and is not a run; choose another --out")
+        return
+    if not resume:
+        raise UserError(f"run {out} exists; continue it with --resume or choose another --out")
+    before, now = asdict(load_recipe(str(config))), asdict(recipe)
+    for key, value in now.items():
+        if key not in RESUMABLE_CHANGES and before[key] != value:
+            raise UserError(f"{key} is {value!r} but run {out} was started with {before[key]!r}; use a new --out")
+
+
+class Trainer:
+    """Everything a run consists of, and the loop over it."""
+
+    def __init__(
+        self, recipe: Recipe, out: Path, fabric: Fabric, network: nn.Module, train_set: ImageSet, val_set: ImageSet
+    ) -> None:
+        self.recipe, self.out, self.fabric = recipe, out, fabric
+        self.last = out / "checkpoints" / "last.pt"
+        self.device = fabric.device
+        world = fabric.world_size
+        self.loader = ResidentLoader(
+            train_set,
+            recipe.batch_size // world,
+            pad=recipe.pad,
+            seed=recipe.seed,
+            device=self.device,
+            rank=fabric.global_rank,
+            world_size=world,
+            drop_last=recipe.drop_last,
+        )
+        if self.loader.batches == 0:
+            raise UserError(f"batch_size {recipe.batch_size} exceeds the {self.loader.samples} training images")
+        self.threat = ThreatModel(cast(float, recipe.epsilon), recipe.norm)
+        self.classes = train_set.classes
+        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._check_network(self.network, train_set)
+        self.method = self._build_method(train_set)
+        self.clock = Clock(updates=self.updates, epochs=recipe.epochs)
+        self.optimizer = make_optimizer(recipe, self.network)
+        self.schedule = make_schedule(recipe, self.optimizer, self.updates, self.loader.batches * self.method.replays)
+        self.average = WeightAverage(self.network, recipe.average) if recipe.average else None
+        fast = torch.compile(self.network) if recipe.compile else None
+        synchronised = fabric.setup_module(fast or self.network) if world > 1 else None
+        self.target = Target(
+            self.network,
+            fast=fast,
+            synchronised=synchronised,
+            bf16=recipe.precision == "bf16",
+            ascent_batch_norm=recipe.ascent_batch_norm,
+        )
+        self.monitor = Monitor(val_set, self.threat, self.device)
+        watched = val_set.take(slice(0, LIVE_WATCH), val_set.name)
+        self.watch = Monitor(watched, self.threat, self.device) if self.average else self.monitor
+        self.meters = Meters(self.device)
+        self.metrics: list[dict[str, Any]] = []
+        self.seconds = 0.0
+        self.best = -1.0
+        self.interrupted = False
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
+        torch.manual_seed(recipe.seed + 1 + fabric.global_rank)  # random starts differ between processes
+
+    @property
+    def updates(self) -> int:
+        return self.recipe.epochs * self.loader.batches * self.method.replays
+
+    @property
+    def selected(self) -> nn.Module:
+        """The network that is validated and kept: the average where there is one."""
+        return self.average.module if self.average else self.network
+
+    def _check_network(self, network: nn.Module, data: ImageSet) -> None:
+        network.eval()
+        with torch.no_grad():
+            x = torch.zeros(2, *data.shape, device=self.device)
+            try:
+                logits = network(x)
+            except RuntimeError as error:
+                raise UserError(f"the network does not take images of shape {data.shape}: {error}") from error
+        if not isinstance(logits, Tensor) or logits.shape != (2, len(data.classes)):
+            shape = tuple(getattr(logits, "shape", ()))
+            raise UserError(f"the network maps two images to {shape}; {data.name} has {len(data.classes)} classes")
+
+    def _build_method(self, data: ImageSet) -> Method:
+        batches, recipe = self.loader.batches, self.recipe
+        info = TaskInfo(
+            classes=len(data.classes),
+            image_shape=data.shape,
+            threat=self.threat,
+            samples=self.loader.samples,
+            batch_size=self.loader.batch_size,
+            updates=recipe.epochs * batches,
+            epochs=recipe.epochs,
+        )
+        method = build_method(recipe.method, info, recipe.method_args)
+        return method.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    # -- the loop ----------------------------------------------------------------------------------------------
+
+    def fit(self, progress: bool = True) -> TrainResult:
+        """Train to the end of the recipe, or to max_steps."""
+        end = min(self.updates, self.recipe.max_steps or self.updates)
+        show = progress and self.fabric.is_global_zero
+        with self._signals(), TrainingProgress(end, self.recipe.batch_size, self.clock.update, show) as bar:
+            while self.clock.update < end:
+                self._train_epoch(end, bar)
+                if self.clock.batch:  # stopped inside the epoch
+                    break
+                row = self._close_epoch()
+                bar.validated(row)
+                if row["collapsed"] and self.recipe.on_collapse == "stop":
+                    break
+        self.save()
+        self._write_results()
+        if self.fabric.is_global_zero:
+            self.fabric.logger.finalize("success")
+        return TrainResult(self.out, self.selected, self.metrics, self.cost())
+
+    def _train_epoch(self, end: int, bar: TrainingProgress) -> None:
+        """From where the clock stands to the end of the epoch, or of the run."""
+        began = time.perf_counter()
+        for batch in self.loader.epoch(self.clock.epoch, start=self.clock.batch):
+            for _ in range(self.method.replays):
+                self.update(batch)
+            self.clock = replace(self.clock, batch=self.clock.batch + 1)
+            bar.advance(self.clock, self.method.replays)
+            every = self.recipe.checkpoint_every
+            if every and self.clock.update % every < self.method.replays:
+                self.save()
+            if self.interrupted:
+                self._add_time(began)
+                self.save()
+                raise Interrupted
+            if self.clock.update >= end:
+                break
+        self._add_time(began)
+        if self.clock.batch == self.loader.batches:
+            self.clock = replace(self.clock, epoch=self.clock.epoch + 1, batch=0)
+
+    def update(self, batch: Batch) -> None:
+        """One weight update. Nothing in here waits for the device."""
+        step = Step(batch.x, batch.y, self._threat_now(), self.clock, batch.index, batch.geometry)
+        loss = self.method(self.target, step)
+        self.fabric.backward(loss)
+        if self.recipe.clip_gradient:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_gradient, foreach=True)
+        self.optimizer.step()
+        self.schedule.step()
+        self.method.observe(step)
+        self.optimizer.zero_grad()
+        if self.average:
+            self.average.update()
+        assert step.logits is not None
+        self.meters.add(loss, step.logits, step.y)
+        self.clock = replace(self.clock, update=self.clock.update + 1)
+
+    def _threat_now(self) -> ThreatModel:
+        ramp = self.recipe.epsilon_ramp
+        if not ramp or self.clock.fraction >= ramp:
+            return self.threat
+        return replace(self.threat, epsilon=self.threat.epsilon * self.clock.fraction / ramp)
+
+    def _add_time(self, began: float) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds += time.perf_counter() - began
+
+    def _close_epoch(self) -> dict[str, Any]:
+        """Read the meters, validate, keep the best, write the row and the checkpoint."""
+        epoch = self.clock.epoch
+        row: dict[str, Any] = {"kind": "epoch", "epoch": epoch, "update": self.clock.update, **self.meters.read()}
+        self._check_finite(row["loss"])
+        self.meters.reset()
+        row |= {"lr": self.schedule.get_last_lr()[0], "epsilon": self._threat_now().epsilon, "collapsed": False}
+        if epoch % self.recipe.eval_every == 0 or self.clock.update == self.updates:
+            row["val"] = self.monitor.measure(self.selected)
+            if self.average:
+                row["live"] = self.watch.measure(self.network)
+            watched = [r.get("live", r["val"]) for r in [*self.metrics, row] if "val" in r]
+            row["collapsed"] = collapsed(watched)
+            if row["val"]["pgd"] >= self.best:
+                self.best = row["val"]["pgd"]
+                self._save_weights("checkpoints/best.safetensors", row)
+        self.metrics.append(row)
+        if self.fabric.is_global_zero:
+            with (self.out / "metrics.jsonl").open("a") as stream:
+                stream.write(json.dumps(row) + "\n")
+            flat = {f"val/{k}": v for k, v in row.get("val", {}).items() if k != "n"}
+            flat |= {k: row[k] for k in ("loss", "train_accuracy", "lr", "epsilon")}
+            self.fabric.log_dict(flat, step=self.clock.update)
+        if row["collapsed"]:
+            print(
+                f"catastrophic overfitting at epoch {epoch}: PGD accuracy {row.get('live', row['val'])['pgd']:.1%}, "
+                f"FGSM accuracy {row.get('live', row['val'])['fgsm']:.1%} ({self.recipe.on_collapse})",
+                file=sys.stderr,
+            )
+        self.save()
+        if self.recipe.keep:
+            self._keep_epoch()
+        return row
+
+    def _check_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            kept = f"the last good checkpoint is {self.last}" if self.last.exists() else "no checkpoint exists yet"
+            raise UserError(
+                f"the loss became {loss} before update {self.clock.update}; {kept}. Try a lower --lr or --clip_gradient 1"
+            )
+
+    # -- what is kept ------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write checkpoints/last.pt, unless the loss has become infinite or NaN since the epoch began."""
+        self._check_finite(self.meters.read()["loss"])
+        state = self.state_dict()
+        if self.fabric.is_global_zero:
+            save_state(self.last, state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs to end in the same weights."""
+        cuda = {"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {}
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "method": self.method.state_dict(),
+            "average": self.average.state_dict() if self.average else {},
+            "clock": asdict(self.clock),
+            "meters": self.meters.sums,
+            "metrics": self.metrics,
+            "passes": asdict(self.target.passes),
+            "seconds": self.seconds,
+            "best": self.best,
+            "rng": {"cpu": torch.get_rng_state(), **cuda},
+            "method_name": self.recipe.method,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where ``state_dict`` was taken.
+
+        Raises:
+            UserError: the state belongs to another network or method.
+        """
+        try:
+            self.network.load_state_dict(state["network"])
+            self.method.load_state_dict(state["method"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.load_state_dict(state["schedule"])
+            if self.average:
+                self.average.load_state_dict(state["average"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{self.last} belongs to another network or method: {reason}") from error
+        self.clock = Clock(**state["clock"])
+        self.meters.sums.copy_(state["meters"])
+        self.metrics = state["metrics"]
+        self.seconds, self.best = state["seconds"], state["best"]
+        vars(self.target.passes).update(state["passes"])
+        torch.set_rng_state(state["rng"]["cpu"])
+        if self.device.type == "cuda" and "cuda" in state["rng"]:
+            torch.cuda.set_rng_state(state["rng"]["cuda"], self.device)
+        if self.fabric.is_global_zero:  # rows written after the checkpoint are written anew
+            (self.out / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in self.metrics))
+
+    def _save_weights(self, name: str, row: dict[str, Any]) -> None:
+        if self.fabric.is_global_zero:
+            save_weights(self.out / name, self.selected.state_dict(), self._metadata(row))
+
+    def _metadata(self, row: dict[str, Any]) -> dict[str, str]:
+        """What makes a weights file usable on its own."""
+        recipe = self.recipe
+        return {
+            "model": recipe.model,
+            "model_args": json.dumps(recipe.model_args),
+            "classes": json.dumps(self.classes),
+            "channels": str(self.loader.shape[0]),
+            "data": recipe.data,
+            "method": recipe.method,
+            "norm": recipe.norm,
+            "epsilon": repr(self.threat.epsilon),
+            "epoch": str(row["epoch"]),
+            "validation": json.dumps(row.get("val", {})),
+        }
+
+    def _keep_epoch(self) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        folder = self.last.parent
+        save_state(folder / f"epoch-{self.clock.epoch:04d}.pt", self.state_dict())
+        for old in sorted(folder.glob("epoch-*.pt"))[: -self.recipe.keep]:
+            old.unlink()
+
+    def cost(self) -> dict[str, float]:
+        """Training seconds without validation, images per second, passes, and peak memory on a GPU."""
+        images = self.clock.update / self.method.replays * self.recipe.batch_size
+        memory = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0
+        return {
+            "seconds": self.seconds,
+            "images_per_second": images / self.seconds if self.seconds else 0.0,
+            **asdict(self.target.passes),
+            "updates": self.clock.update,
+            "peak_memory_bytes": memory,
+        }
+
+    def _write_results(self) -> None:
+        """model.safetensors, the best by validation, and model-last.safetensors; cost.json with the environment."""
+        if not self.fabric.is_global_zero:
+            return
+        row = self.metrics[-1] if self.metrics else {"epoch": 0}
+        self._save_weights("model-last.safetensors", row)
+        best = self.out / "checkpoints" / "best.safetensors"
+        if best.exists():
+            (self.out / "model.safetensors").write_bytes(best.read_bytes())
+        else:
+            self._save_weights("model.safetensors", row)
+        record = {**self.cost(), "environment": environment(self.device)}
+        (self.out / "cost.json").write_text(json.dumps(record, indent=2) + "\n")
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM end the run at the next batch, with the state saved; a second one ends it at once."""
+
+        def stop(number: int, frame: Any) -> None:
+            if self.interrupted:
+                raise KeyboardInterrupt
+            self.interrupted = True
+
+        try:
+            previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not in the main thread: the caller handles signals
+            with nullcontext():
+                yield
+            return
+        try:
+            yield
+        finally:
+            for s, handler in previous.items():
+                signal.signal(s, handler)

@@ -1,0 +1,69 @@
+"""Ways to raise the loss."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from headstart.core.method import Ascent
+from headstart.core.step import Step
+from headstart.core.target import BatchNormMode, Target
+from headstart.parts.losses import cross_entropy
+
+
+class NoAscent(Ascent):
+    """delta = delta0; with a zero start, training on clean images."""
+
+    def forward(self, target: Target, step: Step) -> Tensor | None:
+        return step.delta0
+
+
+class SignSteps(Ascent):
+    """delta <- P(delta + alpha * direction(gradient)), ``steps`` times; in L-infinity the direction is the sign.
+
+    Args:
+        relative_alpha: step size over epsilon, so that a ramped epsilon ramps the step with it.
+        steps: number of steps.
+        project: project onto the epsilon-ball after each step.
+        box: clip to the image box after each step.
+        label_smoothing: of the cross-entropy that is ascended.
+        batch_norm: mode of the ascent passes; None follows the target's setting.
+    """
+
+    def __init__(
+        self,
+        relative_alpha: float = 1.0,
+        *,
+        steps: int = 1,
+        project: bool = True,
+        box: bool = True,
+        label_smoothing: float = 0.0,
+        batch_norm: BatchNormMode | None = None,
+    ) -> None:
+        super().__init__()
+        self.relative_alpha, self.steps, self.project, self.box = relative_alpha, steps, project, box
+        self.label_smoothing = label_smoothing
+        self.batch_norm = batch_norm
+
+    def forward(self, target: Target, step: Step) -> Tensor | None:
+        x, delta, threat = step.x, step.delta0, step.threat
+        for k in range(self.steps):
+            grad, logits = target.ascend(
+                x if delta is None else x + delta,
+                lambda z: cross_entropy(z, step.y, self.label_smoothing),
+                batch_norm=self.batch_norm,
+                keep=self.keep and k == 0,
+            )
+            if k == 0:
+                step.grad0, step.logits0 = grad, logits
+            move = self.direction(step, grad) * (self.relative_alpha * threat.epsilon)
+            # Not detached: an initialisation that learns receives its gradient through this sum.
+            delta = move if delta is None else delta + move
+            if self.project:
+                delta = threat.project(delta)
+            if self.box:
+                delta = threat.box(x, delta)
+        return delta
+
+    def direction(self, step: Step, grad: Tensor) -> Tensor:
+        """Unit step for the gradient; what methods that mask or vote change."""
+        return step.threat.direction(grad)
