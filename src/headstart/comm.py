@@ -26,6 +26,15 @@ def sum_(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def gather(rows: Tensor) -> Tensor:
+    """Rows of all processes, (n * world_size, ...); row i of process r becomes i * world_size + r, as in the loader."""
+    if world_size() == 1:
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(world_size())]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.stack(parts, dim=1).flatten(0, 1)
+
+
 def mean_(tensors: Iterable[Tensor]) -> None:
     """Average floating-point tensors over processes, in place and in one call."""
     if world_size() == 1:
@@ -34,5 +43,5 @@ def mean_(tensors: Iterable[Tensor]) -> None:
     flat = torch.cat([t.detach().flatten() for t in tensors])
     dist.all_reduce(flat)
     flat /= world_size()
-    for t, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+    for t, mean in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
         t.detach().copy_(mean.view_as(t))

@@ -20,6 +20,7 @@ Device = Literal["auto", "cpu", "cuda"]
 OnCollapse = Literal["warn", "stop"]
 OnBadImage = Literal["error", "skip"]
 BatchNormMode = Literal["train", "train-frozen-stats", "eval"]
+YAML = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def recipe_names() -> dict[str, str]:
     """Built-in recipes, DATASET/METHOD, each with a one-line summary."""
     from headstart.registry import methods
 
-    names = {}
+    names: dict[str, str] = {}
     for dataset, book in _books().items():
         names |= {f"{dataset}/{m}": f"{e.summary} On {book['summary']}." for m, e in methods().items()}
     return names
@@ -166,21 +167,20 @@ def load_recipe(name: str, **overrides: Any) -> Recipe:
     Raises:
         UserError: unknown recipe or key, unreadable file, or an invalid value.
     """
-    fields = recipe_fields(name)
-    for key, value in overrides.items():
+    for key in overrides:
         if key not in Recipe.__dataclass_fields__:
             raise unknown("recipe field", key, Recipe.__dataclass_fields__)
-    if overrides.get("method") not in (None, fields.get("method")):
-        dataset = name.split("/")[0]
+    fields = recipe_fields(name)
+    if overrides.get("method", fields.get("method")) != fields.get("method"):
         fields["method_args"] = {}
-        if not Path(name).suffix:
-            fields |= recipe_fields(f"{dataset}/{overrides['method']}")
+        if Path(name).suffix not in YAML:
+            fields = recipe_fields(f"{name.split('/')[0]}/{overrides['method']}")
     return Recipe(**merge(fields, overrides))
 
 
 def recipe_fields(name: str) -> dict[str, Any]:
     """The fields that a recipe sets, by name or from a YAML file."""
-    if Path(name).suffix in (".yaml", ".yml"):
+    if Path(name).suffix in YAML:
         return _from_file(Path(name))
     books = _books()
     dataset, _, method = name.partition("/")

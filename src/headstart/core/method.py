@@ -24,6 +24,7 @@ class TaskInfo:
         updates: weight updates of the whole run.
         epochs: passes over the training set of the whole run.
         features: width of the network's penultimate features, 0 if it does not offer them.
+        pad: largest crop shift of the augmentation in pixels, 0 for none.
     """
 
     classes: int
@@ -34,6 +35,7 @@ class TaskInfo:
     updates: int
     epochs: int
     features: int = 0
+    pad: int = 0
 
 
 class Part(nn.Module):
@@ -92,13 +94,25 @@ class Method(nn.Module):
         ascent.keep = "logits0" in self.needs
 
     def forward(self, target: Target, step: Step) -> Tensor:
+        self.perturb(target, step)
+        return self.descend(target, step)
+
+    def perturb(self, target: Target, step: Step) -> None:
+        """Find the perturbation."""
         if "clean" in self.needs:
             step.clean = target(step.x)
         step.delta0 = self.init(target, step)
         step.delta = self.ascent(target, step)
+
+    def descend(self, target: Target, step: Step) -> Tensor:
+        """The loss of the weight update, at x + delta."""
         step.logits = target.descend(step.x if step.delta is None else step.x + step.delta)
         loss: Tensor = self.loss(target, step)
         return loss
+
+    def averages(self, step: Step) -> Tensor | None:
+        """Whether this update enters the weight average: a boolean tensor of shape (), or None for always."""
+        return None
 
     def observe(self, step: Step) -> None:
         """Let every part move its state, after the weight update."""

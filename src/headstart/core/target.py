@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch._functorch.config
 from torch import Tensor, nn
+
+from headstart.errors import UserError
 
 BatchNormMode = Literal["train", "train-frozen-stats", "eval"]
 
@@ -51,9 +54,13 @@ class Target:
         self.module = module
         self.passes = Passes()
         self.ascent_batch_norm: BatchNormMode = ascent_batch_norm
-        self._synchronised = synchronised if synchronised is not None else (fast or module)
-        self._fast = fast or module
+        if fast is not None:  # graphs that a loss reuses are walked twice, so their tensors may not be given away
+            torch._functorch.config.donated_buffer = False
+        self._fast = fast if fast is not None else module  # a compiled module has no truth value
+        self._synchronised = synchronised if synchronised is not None else self._fast
         self._bf16 = bf16
+        self.features: Tensor | None = None
+        self._recording = False
         self._parameters = [p for p in module.parameters() if p.requires_grad]
         self._batch_norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self._device_type = next((p.device.type for p in module.parameters()), "cpu")
@@ -104,9 +111,37 @@ class Target:
         return logits
 
     def descend(self, x: Tensor) -> Tensor:
-        """Logits for the weight update, through the synchronised module: exactly once per update."""
+        """Logits for the weight update, through the synchronised module: exactly once per update.
+
+        Differentiable with respect to ``x`` too where ``x`` asks for it: Free-AT's perturbation gets its gradient
+        from the weight update's own backward.
+        """
         self.passes.backwards += 1
-        return self._forward(self._synchronised, x.detach(), "train")
+        return self._forward(self._synchronised, x, "train")
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[None]:
+        """Inside, no pass moves running statistics and ``descend`` does not synchronise: the loss is only tried out."""
+        synchronised, self._synchronised = self._synchronised, self._fast
+        try:
+            with self._statistics(frozen=True):
+                yield
+        finally:
+            self._synchronised = synchronised
+
+    def record_features(self) -> None:
+        """From now on every pass leaves in ``features`` what the network's ``linear`` reads, (B, D), graph and all.
+
+        Raises:
+            UserError: the network has no last layer of that name.
+        """
+        if self._recording:
+            return
+        linear = getattr(self.module, "linear", None)
+        if not isinstance(linear, nn.Module):
+            raise UserError("this method reads penultimate features; the network needs a last layer named linear")
+        linear.register_forward_pre_hook(lambda _, inputs: setattr(self, "features", inputs[0]))
+        self._recording = True
 
     def _forward(self, network: Callable[[Tensor], Tensor], x: Tensor, batch_norm: BatchNormMode) -> Tensor:
         training = batch_norm != "eval"
@@ -137,11 +172,11 @@ class Target:
         if not frozen:
             yield
             return
-        momenta = [m.momentum for m in self._batch_norms]
+        tracked = [m.track_running_stats for m in self._batch_norms]
         for m in self._batch_norms:
-            m.momentum = 0.0
+            m.track_running_stats = False
         try:
             yield
         finally:
-            for m, momentum in zip(self._batch_norms, momenta, strict=True):
-                m.momentum = momentum
+            for m, before in zip(self._batch_norms, tracked, strict=True):
+                m.track_running_stats = before

@@ -70,7 +70,7 @@ def decode_table(table: pa.Table, name: str, on_bad_image: str) -> ImageSet:
     rows = table.column(image_column).to_pylist()
     bad: dict[int, str] = {}
 
-    def decode(row: int) -> np.ndarray | None:  # type: ignore[type-arg]
+    def decode(row: int) -> np.ndarray | None:
         data = rows[row]["bytes"] if rows[row] else None
         try:
             return _decode(data, rows[row] and rows[row].get("path"))
@@ -98,7 +98,7 @@ def decode_table(table: pa.Table, name: str, on_bad_image: str) -> ImageSet:
     return ImageSet(torch.from_numpy(pixels), kept, names, name)
 
 
-def _decode(data: bytes | None, path: str | None) -> np.ndarray:  # type: ignore[type-arg]
+def _decode(data: bytes | None, path: str | None) -> np.ndarray:
     """One image as (H, W, 1 or 3) uint8, its EXIF orientation applied."""
     source: Any = io.BytesIO(data) if data is not None else path
     with Image.open(source) as opened:
@@ -108,7 +108,7 @@ def _decode(data: bytes | None, path: str | None) -> np.ndarray:  # type: ignore
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
-def _stack(images: list[np.ndarray], channels: int, name: str) -> np.ndarray:  # type: ignore[type-arg]
+def _stack(images: list[np.ndarray], channels: int, name: str) -> np.ndarray:
     """All images in one array; grey ones among colour ones become RGB."""
     size = images[0].shape[:2]
     for row, image in enumerate(images):

@@ -75,7 +75,7 @@ class ImageSet:
         return self.take(train, f"{self.name} (training part)"), self.take(val, f"{self.name} (validation part)")
 
 
-def from_arrays(x: Tensor | np.ndarray, y: Tensor | Sequence[int], name: str = "tensors") -> ImageSet:  # type: ignore[type-arg]
+def from_arrays(x: Tensor | np.ndarray, y: Tensor | Sequence[int], name: str = "tensors") -> ImageSet:
     """An ImageSet from Python: images (N, C, H, W) float in [0, 1] or uint8, labels (N,).
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,8 @@ from torch import Tensor
 from headstart.data.images import ImageSet
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Batch:
     """One batch: images (B, C, H, W) fp32 in [0, 1], channels-last; labels (B,); stable rows (B,); geometry (B, 3)."""
 
     x: Tensor

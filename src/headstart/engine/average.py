@@ -16,7 +16,8 @@ class WeightAverage:
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        self.decay, self.updates = decay, 0
+        self.decay = decay
+        self.updates: int | Tensor = 0
         self.module = copy.deepcopy(module).requires_grad_(False).eval()
         averaged, live = self.module.state_dict(), module.state_dict()
         names = [n for n in live if live[n].is_floating_point()]
@@ -24,18 +25,31 @@ class WeightAverage:
         self._counts = [(averaged[n], live[n]) for n in live if not live[n].is_floating_point()]
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Move the average toward the live weights, which are read in place."""
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+    def update(self, enters: Tensor | None = None) -> None:
+        """Move the average toward the live weights, which are read in place.
+
+        Args:
+            enters: whether it moves at all, a boolean tensor of shape () that stays on its device; None for yes.
+        """
         averaged, live = self._pairs
-        torch._foreach_lerp_(averaged, live, 1 - decay)
-        self.updates += 1
+        if enters is None:
+            assert isinstance(self.updates, int), "a method's rule for the average holds for the whole run"
+            decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+            torch._foreach_lerp_(averaged, live, 1 - decay)
+            self.updates += 1
+            return
+        t = self.updates if isinstance(self.updates, Tensor) else enters.new_full((), self.updates, dtype=torch.float32)
+        share = enters * (1 - ((1 + t) / (10 + t)).clamp_max(self.decay))
+        change = torch._foreach_sub(live, averaged)
+        torch._foreach_mul_(change, share)
+        torch._foreach_add_(averaged, change)
+        self.updates = t + enters
 
     def state_dict(self) -> dict[str, Tensor | int]:
         """Averaged weights and the number of updates."""
         for averaged, live in self._counts:
             averaged.copy_(live)
-        return {"updates": self.updates, **{f"module.{n}": t for n, t in self.module.state_dict().items()}}
+        return {"updates": int(self.updates), **{f"module.{n}": t for n, t in self.module.state_dict().items()}}
 
     def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
         """Restore what ``state_dict`` returned."""

@@ -59,9 +59,7 @@ def _atomically(path: Path, write: Any) -> None:
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
         temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"cannot write {path} ({error}); what was saved before is untouched. Free some space?"
-        ) from error
+        raise UserError(f"cannot write {path} ({error}); what was saved before is untouched") from error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.loggers import TensorBoardLogger
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from torch import Tensor, nn
 
 from headstart.config import Recipe, load_recipe, save_recipe
@@ -154,8 +154,8 @@ class Trainer:
         self.optimizer = make_optimizer(recipe, self.network)
         self.schedule = make_schedule(recipe, self.optimizer, self.updates, self.loader.batches * self.method.replays)
         self.average = WeightAverage(self.network, recipe.average) if recipe.average else None
-        fast = torch.compile(self.network) if recipe.compile else None
-        synchronised = fabric.setup_module(fast or self.network) if world > 1 else None
+        fast = cast(nn.Module, torch.compile(self.network)) if recipe.compile else None
+        synchronised = fabric.setup_module(fast if fast is not None else self.network) if world > 1 else None
         self.target = Target(
             self.network,
             fast=fast,
@@ -163,9 +163,9 @@ class Trainer:
             bf16=recipe.precision == "bf16",
             ascent_batch_norm=recipe.ascent_batch_norm,
         )
-        self.monitor = Monitor(val_set, self.threat, self.device)
+        self.monitor = Monitor(val_set, self.device)
         watched = val_set.take(slice(0, LIVE_WATCH), val_set.name)
-        self.watch = Monitor(watched, self.threat, self.device) if self.average else self.monitor
+        self.watch = Monitor(watched, self.device) if self.average else self.monitor
         self.meters = Meters(self.device)
         self.metrics: list[dict[str, Any]] = []
         self.seconds = 0.0
@@ -206,6 +206,8 @@ class Trainer:
             batch_size=self.loader.batch_size,
             updates=recipe.epochs * batches,
             epochs=recipe.epochs,
+            features=getattr(getattr(self.network, "linear", None), "in_features", 0),
+            pad=self.loader.pad,
         )
         method = build_method(recipe.method, info, recipe.method_args)
         return method.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
@@ -264,7 +266,7 @@ class Trainer:
         self.method.observe(step)
         self.optimizer.zero_grad()
         if self.average:
-            self.average.update()
+            self.average.update(self.method.averages(step))
         assert step.logits is not None
         self.meters.add(loss, step.logits, step.y)
         self.clock = replace(self.clock, update=self.clock.update + 1)
@@ -286,14 +288,14 @@ class Trainer:
         row: dict[str, Any] = {"kind": "epoch", "epoch": epoch, "update": self.clock.update, **self.meters.read()}
         self._check_finite(row["loss"])
         self.meters.reset()
-        row |= {"lr": self.schedule.get_last_lr()[0], "epsilon": self._threat_now().epsilon, "collapsed": False}
+        threat = self._threat_now()
+        row |= {"lr": self.schedule.get_last_lr()[0], "epsilon": threat.epsilon, "collapsed": False}
         if epoch % self.recipe.eval_every == 0 or self.clock.update == self.updates:
-            row["val"] = self.monitor.measure(self.selected)
+            row["val"] = self.monitor.measure(self.selected, threat)
             if self.average:
-                row["live"] = self.watch.measure(self.network)
-            watched = [r.get("live", r["val"]) for r in [*self.metrics, row] if "val" in r]
-            row["collapsed"] = collapsed(watched)
-            if row["val"]["pgd"] >= self.best:
+                row["live"] = self.watch.measure(self.network, threat)
+            row["collapsed"] = collapsed(row.get("live", row["val"]))
+            if threat == self.threat and row["val"]["pgd"] >= self.best:
                 self.best = row["val"]["pgd"]
                 self._save_weights("checkpoints/best.safetensors", row)
         self.metrics.append(row)
@@ -318,7 +320,8 @@ class Trainer:
         if not math.isfinite(loss):
             kept = f"the last good checkpoint is {self.last}" if self.last.exists() else "no checkpoint exists yet"
             raise UserError(
-                f"the loss became {loss} before update {self.clock.update}; {kept}. Try a lower --lr or --clip_gradient 1"
+                f"the loss became {loss} before update {self.clock.update}; {kept}. "
+                "Try a lower --lr or --clip_gradient 1"
             )
 
     # -- what is kept ------------------------------------------------------------------------------------------

@@ -16,9 +16,10 @@ from headstart.errors import UserError
 from headstart.models.generator import Generator
 from headstart.parts.ascents import SignSteps
 from headstart.parts.losses import CrossEntropy, cross_entropy, smoothing_of
+from headstart.parts.memory import SampleMemory
 from headstart.registry import register
 
-Conditioning = Literal["image+gradient", "gradient", "image"]
+Conditioning = Literal["image+gradient", "image+memory", "gradient", "image"]
 GeneratorSchedule = Literal["constant", "multi-step", "cosine"]
 GENERATOR_UPDATES = 200  # fewest in a run: with some tens of updates the generator starves and the method collapses
 
@@ -26,38 +27,56 @@ GENERATOR_UPDATES = 200  # fewest in a run: with some tens of updates the genera
 class GeneratorInit(Init):
     """delta0 = epsilon * tanh(G(h)), h = (x, sign of the clean loss gradient).
 
+    With the conditioning "image+memory" the sign is that of the attack gradient at the sample's last visit, zero
+    before the second. It is kept as int8, one byte per pixel and channel, in the frame of the image: crop and flip
+    are undone when it is stored and redone when it is read, with zeros where the last crop saw nothing.
+
     Every ``every``-th batch of an epoch, G first takes an ascent step of its own on the same robust loss. Its
     gradient flows through delta = P(delta0 + alpha * sign g) alone, g a constant; where P clips, it stops. With
-    alpha = epsilon G therefore learns only at pixels where it opposes the sign step.
+    alpha = epsilon G therefore learns only at pixels where it opposes the sign step, unless ``straight_through``
+    lets the gradient pass where P clips.
     """
 
     def __init__(
         self,
-        generator: Generator,
+        info: TaskInfo,
         ascent: SignSteps,
         *,
-        every: int,
-        conditioning: Conditioning,
         label_smoothing: float,
-        lr: float,
-        schedule: GeneratorSchedule,
+        conditioning: Conditioning = "image+gradient",
+        width: int = 64,
+        every: int | None = None,
+        lr: float = 1e-3,
+        schedule: GeneratorSchedule = "constant",
+        straight_through: bool = False,
     ) -> None:
         super().__init__()
-        self.generator = generator
-        self.every, self.conditioning, self.label_smoothing = every, conditioning, label_smoothing
-        self.lr, self.schedule = lr, schedule
+        for name, value, allowed in [
+            ("conditioning", conditioning, get_args(Conditioning)),
+            ("generator_schedule", schedule, get_args(GeneratorSchedule)),
+        ]:
+            if value not in allowed:
+                raise UserError(f"{name} is {value!r}; allowed: {', '.join(allowed)}")
+        if every is not None and every < 1:
+            raise UserError(f"generator_every is {every}; it must be at least 1 (the paper's is 20)")
+        channels = info.image_shape[0]
+        self.generator = Generator(2 * channels if "+" in conditioning else channels, channels, width)
+        self.memory = SampleMemory(info, unit=1.0, aligned=True) if conditioning == "image+memory" else None
+        self.every = every or min(20, max(1, info.updates // GENERATOR_UPDATES))
+        self.conditioning, self.label_smoothing = conditioning, label_smoothing
+        self.lr, self.schedule, self.straight_through = lr, schedule, straight_through
         # In a tuple, since the ascent is the method's part already, not ours.
         self._ascent = (ascent,)
-        self.optimizer = torch.optim.Adam(generator.parameters(), lr=lr, weight_decay=5e-4)
+        self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=lr, weight_decay=5e-4)
 
     def forward(self, target: Target, step: Step) -> Tensor:
         h = self.condition(target, step)
         if step.clock.batch % self.every == 0:
             self.generator.train()
             self.update_generator(target, step, h)
-            # Evaluation mode for the target's update is the published choice: running statistics that only
-            # generator updates refresh.
-            self.generator.eval()
+        # Evaluation mode for the target's update is the published choice: running statistics that only
+        # generator updates refresh.
+        self.generator.eval()
         with torch.no_grad():
             return self.propose(target, step, h)
 
@@ -65,8 +84,15 @@ class GeneratorInit(Init):
         """What G sees, (B, 2C or C, H, W)."""
         if self.conditioning == "image":
             return step.x
+        sign = self.gradient_sign(target, step)
+        return sign if self.conditioning == "gradient" else torch.cat([step.x, sign], dim=1)
+
+    def gradient_sign(self, target: Target, step: Step) -> Tensor:
+        """Sign of the loss gradient that G is told, (B, C, H, W)."""
+        if self.memory is not None:
+            return self.memory.read(step)
         grad, _ = target.ascend(step.x, lambda z: cross_entropy(z, step.y))
-        return grad.sign() if self.conditioning == "gradient" else torch.cat([step.x, grad.sign()], dim=1)
+        return grad.sign()
 
     def propose(self, target: Target, step: Step, h: Tensor) -> Tensor:
         with target.autocast():
@@ -76,6 +102,8 @@ class GeneratorInit(Init):
     def update_generator(self, target: Target, step: Step, h: Tensor) -> None:
         step.delta0 = self.propose(target, step, h)
         delta = self._ascent[0](target, step)
+        if self.straight_through:
+            delta = delta.detach() + (step.delta0 - step.delta0.detach())
         robust_loss = cross_entropy(target.through(step.x + delta), step.y, self.label_smoothing)
         self.optimizer.zero_grad()
         (-robust_loss).backward()  # type: ignore[no-untyped-call]
@@ -83,6 +111,11 @@ class GeneratorInit(Init):
         comm.mean_(self.generator.buffers())
         self.optimizer.param_groups[0]["lr"] = self.lr * decay(self.schedule, step.clock)
         self.optimizer.step()
+
+    def observe(self, step: Step) -> None:
+        if self.memory is not None:
+            assert step.grad0 is not None
+            self.memory.write(step, step.grad0.sign())
 
     def get_extra_state(self) -> dict[str, Any]:
         return self.optimizer.state_dict()
@@ -111,6 +144,7 @@ def build(
     generator_every: int | None = None,
     generator_lr: float = 1e-3,
     generator_schedule: GeneratorSchedule = "constant",
+    straight_through: bool = False,
 ) -> Method:
     """FGSM-SDI: one sign step of epsilon from a start proposed by a jointly trained generator.
 
@@ -119,33 +153,29 @@ def build(
     ``box=False, generator_every=20``.
 
     Args:
+        relative_alpha: step size over epsilon. Below 1 the generator learns at more pixels, see GeneratorInit.
         label_smoothing: None is the published true-class weight of 0.5.
         box: clip the training perturbation to the image box. The published code never does, and so trains on
             points outside the threat model.
-        conditioning: what the generator sees. "image" saves the clean-gradient pass and collapses: an ablation.
+        conditioning: what the generator sees. "image+memory" saves the clean-gradient pass (the method
+            sdi-memory); so does "image", which collapses: an ablation.
         generator_width: 64 in the paper; a small target network is outweighed by that, take 16.
         generator_every: k; None takes the published 20, or less in runs so short that the generator would get
             fewer than 200 updates.
         generator_schedule: "constant" is what the published code does, "multi-step" what its milestones mean.
+        straight_through: let the generator's gradient pass where the projection clips; our addition.
     """
-    for name, value, allowed in [
-        ("conditioning", conditioning, get_args(Conditioning)),
-        ("generator_schedule", generator_schedule, get_args(GeneratorSchedule)),
-    ]:
-        if value not in allowed:
-            raise UserError(f"{name} is {value!r}; allowed: {', '.join(allowed)}")
-    if generator_every is not None and generator_every < 1:
-        raise UserError(f"generator_every is {generator_every}; it must be at least 1 (the paper's is 20)")
     smoothing = smoothing_of(0.5, info.classes) if label_smoothing is None else label_smoothing
-    channels = info.image_shape[0]
     ascent = SignSteps(relative_alpha, box=box)
     init = GeneratorInit(
-        Generator(2 * channels if conditioning == "image+gradient" else channels, channels, generator_width),
+        info,
         ascent,
-        every=generator_every or min(20, max(1, info.updates // GENERATOR_UPDATES)),
-        conditioning=conditioning,
         label_smoothing=smoothing,
+        conditioning=conditioning,
+        width=generator_width,
+        every=generator_every,
         lr=generator_lr,
         schedule=generator_schedule,
+        straight_through=straight_through,
     )
     return Method(init, ascent, CrossEntropy(smoothing))

@@ -49,7 +49,7 @@ class SignSteps(Ascent):
         for k in range(self.steps):
             grad, logits = target.ascend(
                 x if delta is None else x + delta,
-                lambda z: cross_entropy(z, step.y, self.label_smoothing),
+                lambda z: self.score(step, z),
                 batch_norm=self.batch_norm,
                 keep=self.keep and k == 0,
             )
@@ -63,6 +63,10 @@ class SignSteps(Ascent):
             if self.box:
                 delta = threat.box(x, delta)
         return delta
+
+    def score(self, step: Step, logits: Tensor) -> Tensor:
+        """What is raised; what methods with a guided attack change."""
+        return cross_entropy(logits, step.y, self.label_smoothing)
 
     def direction(self, step: Step, grad: Tensor) -> Tensor:
         """Unit step for the gradient; what methods that mask or vote change."""

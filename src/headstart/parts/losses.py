@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from headstart.core.method import Loss
 from headstart.core.step import Step
 from headstart.core.target import Target
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
 
 
 def cross_entropy(logits: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -30,3 +36,39 @@ class CrossEntropy(Loss):
     def forward(self, target: Target, step: Step) -> Tensor:
         assert step.logits is not None
         return cross_entropy(step.logits, step.y, self.label_smoothing)
+
+
+class Aligned(Loss):
+    """criterion(f(x + delta), y) + lambda * divergence(f(x + delta), f(x + delta0)); both logits are differentiated.
+
+    Args:
+        criterion: logits (B, K) and labels (B,) to a scalar.
+        divergence: logits at x + delta and at x + delta0, both (B, K), to a scalar.
+        weight: lambda.
+        ramp: lambda grows linearly over the run: epoch e of E has lambda * (e + 1) / E.
+    """
+
+    needs = frozenset({"logits0"})
+
+    def __init__(self, criterion: Criterion, divergence: Criterion, weight: float, *, ramp: bool = False) -> None:
+        super().__init__()
+        self.criterion, self.divergence, self.weight, self.ramp = criterion, divergence, weight, ramp
+
+    def forward(self, target: Target, step: Step) -> Tensor:
+        assert step.logits is not None
+        assert step.logits0 is not None
+        weight = self.weight * ((step.clock.epoch + 1) / step.clock.epochs if self.ramp else 1.0)
+        return self.criterion(step.logits, step.y) + weight * self.divergence(step.logits, step.logits0)
+
+
+def jensen_shannon(logits: Tensor, other: Tensor) -> Tensor:
+    """Mean over the batch of (KL(p, m) + KL(q, m)) / 2 in nats, m = (p + q) / 2, of two batches of logits (B, K)."""
+    log_p, log_q = logits.log_softmax(1), other.log_softmax(1)
+    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
+    kl = F.kl_div(log_m, log_p, reduction="batchmean", log_target=True)
+    return (kl + F.kl_div(log_m, log_q, reduction="batchmean", log_target=True)) / 2
+
+
+def kl_divergence(logits: Tensor, other: Tensor) -> Tensor:
+    """KL(p || q) in nats of each sample, (B,), p and q the softmax of two batches of logits (B, K)."""
+    return F.kl_div(other.log_softmax(1), logits.log_softmax(1), reduction="none", log_target=True).sum(1)

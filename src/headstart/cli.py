@@ -1,0 +1,268 @@
+"""The command line: thin, one function per command."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Optional, get_type_hints
+
+from jsonargparse import ArgumentParser, Namespace
+
+from headstart.config import Recipe, load_recipe
+from headstart.errors import UserError
+
+LISTS = ("methods", "recipes", "datasets", "models", "attacks", "suites")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 0 done, 2 the input is wrong (one line on stderr), 130 interrupted with the state saved."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        parser = make_parser()
+        try:
+            options = parser.parse_args(arguments)
+        except argparse.ArgumentError as error:
+            raise UserError(_explain(str(error), parser, arguments)) from error
+        command = options.pop("command")
+        return COMMANDS[command](options.pop(command))
+    except UserError as error:
+        print(f"headstart: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("headstart: interrupted", file=sys.stderr)
+        return 130
+
+
+def entry() -> None:
+    """The installed command."""
+    sys.exit(main())
+
+
+def make_parser() -> ArgumentParser:
+    """All commands with their flags."""
+    parser = ArgumentParser(
+        prog="headstart",
+        description="Train image classifiers that withstand adversarial examples, fast, and measure that they do.",
+        exit_on_error=False,
+        version=_version(),
+    )
+    commands = parser.add_subcommands(required=True, dest="command")
+    for name, (make, summary) in PARSERS.items():
+        sub = ArgumentParser(description=summary, exit_on_error=False)
+        make(sub)
+        commands.add_subcommand(name, sub, help=summary)
+    return parser
+
+
+def _version() -> str:
+    from headstart import __version__
+
+    return __version__
+
+
+def _explain(message: str, parser: ArgumentParser, arguments: Sequence[str]) -> str:
+    """One line for a parsing error, with the nearest flag for one that does not exist."""
+    unknown = [a.split("=")[0] for a in arguments if a.startswith("--")]
+    known = [o for name in PARSERS for o in _options(name)]
+    for flag in unknown:
+        if flag.split(".")[0] not in known and flag in message:
+            near = difflib.get_close_matches(flag, _options(arguments[0]), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            return f"unknown flag {flag}{hint} (headstart {arguments[0]} --help lists them)"
+    return message.replace("\n", " ").strip()
+
+
+def _options(command: str) -> list[str]:
+    if command not in PARSERS:
+        return []
+    sub = ArgumentParser(exit_on_error=False)
+    PARSERS[command][0](sub)
+    return [o for action in sub._actions for o in action.option_strings]
+
+
+# -- train -----------------------------------------------------------------------------------------------------
+
+
+def _train_parser(sub: ArgumentParser) -> None:
+    sub.add_argument("recipe", type=str, help="DATASET/METHOD (headstart list recipes) or a YAML file")
+    sub.add_argument("--out", type=Optional[Path], default=None, help="run folder; default runs/DATASET-METHOD-SEED")
+    sub.add_argument("--resume", action="store_true", help="continue the run in the folder")
+    hints = get_type_hints(Recipe)
+    for field in dataclasses.fields(Recipe):
+        # None means: as the recipe says.
+        sub.add_argument(f"--{field.name}", type=Optional[hints[field.name]], default=None, help=HELP[field.name])
+
+
+def _field_help() -> dict[str, str]:
+    """One line per recipe field, from the docstring of Recipe."""
+    text = (Recipe.__doc__ or "").split("Attributes:")[1]
+    lines = [line.strip() for line in text.splitlines() if ": " in line]
+    return {name: summary for name, _, summary in (line.partition(": ") for line in lines)}
+
+
+HELP = _field_help()
+
+
+def _overrides(options: Namespace) -> dict[str, Any]:
+    values = options.as_dict()
+    return {k: values[k] for k in Recipe.__dataclass_fields__ if values.get(k) is not None}
+
+
+def _train(options: Namespace) -> int:
+    from headstart.engine.train import Interrupted, train
+
+    recipe = load_recipe(options.recipe, **_overrides(options))
+    out = options.out or Path("runs") / f"{Path(options.recipe).stem}-{recipe.method}-{recipe.seed}".lower()
+    if options.out is None and "/" in options.recipe and not Path(options.recipe).suffix:
+        out = Path("runs") / f"{options.recipe.split('/')[0]}-{recipe.method}-{recipe.seed}"
+    try:
+        result = train(recipe, out, resume=options.resume)
+    except Interrupted:
+        flags = " ".join(_quoted(a) for a in sys.argv[2:] if a != "--resume")
+        print(f"interrupted; the state is saved. Continue with: headstart train {flags} --resume", file=sys.stderr)
+        return 130
+    val = next((row["val"] for row in reversed(result.metrics) if "val" in row), None)
+    if val:
+        print("validation: clean {clean:.1%}, FGSM {fgsm:.1%}, PGD-10 {pgd:.1%}".format(**val))
+    print(f"{result.out}/model.safetensors; measure it with: headstart evaluate {result.out}")
+    return 0
+
+
+def _quoted(argument: str) -> str:
+    import shlex
+
+    return shlex.quote(argument)
+
+
+# -- evaluate --------------------------------------------------------------------------------------------------
+
+
+def _evaluate_parser(sub: ArgumentParser) -> None:
+    sub.add_argument("source", type=str, help="run folder, .safetensors, .pt/.pth with --model, or module:callable")
+    sub.add_argument("--suite", type=str, default="standard", help="headstart list suites")
+    sub.add_argument("--data", type=Optional[str], default=None, help="default: what the weights were trained on")
+    sub.add_argument("--n", type=Optional[int], default=None, help="only the first n test images")
+    sub.add_argument("--epsilon", type=Optional[str], default=None, help="pixel fraction such as 8/255")
+    sub.add_argument("--norm", type=Optional[str], default=None, help="linf")
+    sub.add_argument("--model", type=Optional[str], default=None, help="network of a plain state dict")
+    sub.add_argument("--model_args", type=Optional[dict[str, Any]], default=None, help="arguments of that network")
+    sub.add_argument("--batch_size", type=Optional[int], default=None, help="images per attack batch")
+    sub.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
+    sub.add_argument("--seed", type=int, default=0, help="of the attacks")
+    sub.add_argument("--tf32", action="store_true", help="attacks on CUDA search with TF32; verdicts stay fp32")
+    sub.add_argument("--out", type=Optional[Path], default=None, help="JSON file; default evaluation.json in the run")
+
+
+def _evaluate(options: Namespace) -> int:
+    from headstart.engine.evaluate import evaluate
+
+    settings = {k: v for k, v in options.as_dict().items() if k not in ("source", "out")}
+    evaluation = evaluate(options.source, **settings)
+    record = evaluation.to_json()
+    out = options.out
+    if out is None and Path(options.source).is_dir():
+        out = Path(options.source) / "evaluation.json"
+    if out is not None:
+        _write(out, json.dumps(record, indent=2) + "\n")
+    for name, accuracy in [("clean", record["clean"]), *record["attacks"].items()]:
+        print(f"{name:>12}  {accuracy:.2%}")
+    measured = f"{record['suite']}, {record['n']} images, {record['seconds']:.0f} s"
+    print(f"{'robust':>12}  {record['robust']:.2%}  ({measured})")
+    for warning in record["warnings"]:
+        print(f"warning: {warning}")
+    return 0
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error}") from error
+
+
+# -- demo, bench, report, list -----------------------------------------------------------------------------------
+
+
+def _demo_parser(sub: ArgumentParser) -> None:
+    sub.add_argument("--out", type=Path, default=Path("demo-out"), help="folder for demo.json and report.html")
+    sub.add_argument("--seed", type=int, default=0, help="of weights, order and attacks")
+
+
+def _demo(options: Namespace) -> int:
+    from headstart.demo import run_demo
+
+    run_demo(options.out, options.seed)
+    return 0
+
+
+def _bench_parser(sub: ArgumentParser) -> None:
+    sub.add_argument("recipes", type=str, nargs="+", help="recipes, each trained with every seed")
+    sub.add_argument("--seeds", type=list[int], default=[0, 1, 2], help="such as [0,1,2]")
+    sub.add_argument("--suite", type=str, default="standard", help="headstart list suites")
+    sub.add_argument("--n", type=Optional[int], default=None, help="only the first n test images")
+    sub.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder; records that exist are kept")
+    sub.add_argument("--set", type=dict[str, Any], default={}, help="recipe fields for all, such as --set.epochs 5")
+
+
+def _bench(options: Namespace) -> int:
+    from headstart.bench import bench
+
+    print(bench(options.recipes, options.seeds, options.suite, options.out, n=options.n, overrides=dict(options.set)))
+    return 0
+
+
+def _report_parser(sub: ArgumentParser) -> None:
+    sub.add_argument("runs", type=Path, nargs="+", help="run folders")
+    sub.add_argument("--out", type=Path, default=Path("report.html"), help="the page")
+
+
+def _report(options: Namespace) -> int:
+    from headstart.report import load_run, run_page
+
+    _write(options.out, run_page([load_run(run) for run in options.runs]))
+    print(options.out)
+    return 0
+
+
+def _list_parser(sub: ArgumentParser) -> None:
+    sub.add_argument("what", type=str, help=" | ".join(LISTS))
+    sub.add_argument("--json", action="store_true", help="a JSON array instead of a table")
+
+
+def _list(options: Namespace) -> int:
+    from headstart.catalogue import catalogue
+
+    rows = catalogue(options.what)
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*row.values())
+    Console().print(table)
+    return 0
+
+
+PARSERS = {
+    "demo": (_demo_parser, "train four methods on digits, attack them all, write a page; one to three minutes"),
+    "train": (_train_parser, "train a robust classifier by a recipe"),
+    "evaluate": (_evaluate_parser, "measure robust accuracy under a suite of attacks"),
+    "bench": (_bench_parser, "recipes x seeds, resumable, with mean and deviation"),
+    "report": (_report_parser, "one self-contained page over runs"),
+    "list": (_list_parser, "methods, recipes, datasets, models, attacks, suites"),
+}
+COMMANDS = {
+    "demo": _demo, "train": _train, "evaluate": _evaluate, "bench": _bench, "report": _report, "list": _list,
+}  # fmt: skip
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""From a run, a weights file or a network's name to a measured robustness."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from headstart.attacks.suite import Evaluation, evaluate_model
+from headstart.config import pixel_fraction
+from headstart.data import ImageSet, load
+from headstart.errors import UserError
+from headstart.models import build_model
+from headstart.threat import ThreatModel
+
+PLAIN_FORMATS = (".pt", ".pth", ".tar", ".bin")
+WRAPPER_KEYS = ("state_dict", "model_state_dict", "model", "net")
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network ready for evaluation, and what its file says of it: data, epsilon, norm, classes."""
+
+    network: nn.Module
+    origin: dict[str, str]
+
+
+def load_classifier(
+    source: str | Path,
+    *,
+    model: str | None = None,
+    model_args: dict[str, Any] | None = None,
+    classes: int | None = None,
+) -> Classifier:
+    """A run folder, a .safetensors file, a plain .pt/.pth state dict (with ``model``), or module:callable.
+
+    Plain state dicts may have a ``module.`` prefix or lie under a key such as ``state_dict``.
+
+    Raises:
+        UserError: nothing there, an unreadable file or one with code in it, or weights of another network.
+    """
+    path = Path(source)
+    if not path.exists() and ":" in str(source):
+        return Classifier(build_model(str(source), classes or 10, args=model_args), {})
+    if path.is_dir():
+        path = path / "model.safetensors"
+        if not path.exists():
+            raise UserError(f"{path.parent} has no model.safetensors; is the run finished? (headstart train --resume)")
+    if not path.exists():
+        raise UserError(f"{source} does not exist; give a run folder, a weights file or module:callable")
+    weights, origin = _read_safetensors(path) if path.suffix == ".safetensors" else _read_plain(path)
+    name = model or origin.get("model")
+    if name is None:
+        raise UserError(f"{path} does not say which network it belongs to; name it with --model")
+    args = model_args if model_args is not None else json.loads(origin.get("model_args", "{}"))
+    if "classes" in origin:
+        classes = len(json.loads(origin["classes"]))
+    network = build_model(name, classes or 10, int(origin.get("channels", 3)), args)
+    missing, unexpected = network.load_state_dict(weights, strict=False) if _fits(network, weights) else ([], [])
+    wrong = [f"missing {k}" for k in missing] + [f"unexpected {k}" for k in unexpected]
+    if wrong or not _fits(network, weights):
+        detail = ", ".join(wrong[:3]) or "shapes differ"
+        raise UserError(f"{path} does not fit the network {name} with {classes or 10} classes ({detail})")
+    return Classifier(network, origin)
+
+
+def evaluate(
+    source: str | Path | nn.Module,
+    *,
+    suite: str = "standard",
+    data: str | ImageSet | None = None,
+    n: int | None = None,
+    epsilon: float | str | None = None,
+    norm: str | None = None,
+    model: str | None = None,
+    model_args: dict[str, Any] | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    progress: bool = True,
+    tf32: bool = False,
+) -> Evaluation:
+    """Measure robust accuracy on the test split, fp32.
+
+    Args:
+        source: what ``load_classifier`` takes, or a network from images (B, C, H, W) in [0, 1] to logits.
+        suite: fgsm, pgd, quick or standard; see ``headstart list suites``.
+        data, epsilon, norm: default what the weights were trained with.
+        n: only the first n test images; default all.
+        tf32: let attacks on CUDA search with TF32; verdicts stay fp32.
+
+    Raises:
+        UserError: unusable source, data, suite or threat model.
+    """
+    if isinstance(source, nn.Module):
+        classifier = Classifier(source, {})
+    else:
+        classifier = load_classifier(source, model=model, model_args=model_args)
+    origin = classifier.origin
+    data = data if data is not None else origin.get("data")
+    if data is None:
+        raise UserError("which data? name it with --data (headstart list datasets)")
+    epsilon = epsilon if epsilon is not None else origin.get("epsilon")
+    if epsilon is None:
+        raise UserError("which epsilon? give it with --epsilon, such as 8/255")
+    threat = ThreatModel(pixel_fraction(epsilon), norm or origin.get("norm", "linf"))
+    test = load(data, "test") if isinstance(data, str) else data
+    if n is not None and not 0 < n <= len(test):
+        raise UserError(f"n is {n}; {test.name} has {len(test)} images, so 1 to {len(test)}")
+    x, y = test.tensors()
+    count = n or len(test)
+    network = classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return evaluate_model(
+        network,
+        x[:count],
+        y[:count],
+        threat,
+        suite,
+        batch_size=batch_size,
+        device=torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device),
+        seed=seed,
+        progress=progress,
+        total=len(test),
+        tf32=tf32,
+    )
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as stored:
+            return {name: stored.get_tensor(name) for name in stored.keys()}, stored.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a complete safetensors file ({error})") from error
+
+
+def _read_plain(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if path.suffix not in PLAIN_FORMATS:
+        raise UserError(f"{path} has an unknown ending; allowed: .safetensors, {', '.join(PLAIN_FORMATS)}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises a different type for every way in which a file can be broken
+        raise UserError(f"{path} is truncated, or a pickle with code, which is refused: save a state dict") from error
+    for key in WRAPPER_KEYS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise UserError(f"{path} holds no state dict; save model.state_dict()")
+    return {name.removeprefix("module."): tensor for name, tensor in content.items()}, {}
+
+
+def _fits(network: nn.Module, weights: dict[str, Tensor]) -> bool:
+    own = network.state_dict()
+    return all(own[k].shape == v.shape for k, v in weights.items() if k in own)

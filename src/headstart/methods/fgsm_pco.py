@@ -1,0 +1,99 @@
+"""Single-step training on a mixture of the old and the new perturbation, weighted by confidence."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from headstart.core.method import Loss, Method, TaskInfo
+from headstart.core.step import Step
+from headstart.core.target import Target
+from headstart.parts.ascents import SignSteps
+from headstart.parts.losses import cross_entropy, smoothing_of
+from headstart.parts.memory import Remembered, SampleMemory, perturbation_memory
+from headstart.registry import register
+
+
+class ConfidenceMix(SignSteps):
+    """delta_mix = c * delta0 + (1 - c) * stretch * d, d one sign step from delta0, c_i = 1 - p_{y_i}(x_i + delta0_i).
+
+    d stays in ``stepped`` until the next update. Where c is not constant, gradients flow through it into f(x + delta0).
+    """
+
+    def __init__(self, relative_alpha: float, stretch: float, *, through_confidence: bool, label_smoothing: float):
+        super().__init__(relative_alpha, label_smoothing=label_smoothing)
+        self.stretch, self.through_confidence = stretch, through_confidence
+        self.stepped: Tensor | None = None
+
+    def forward(self, target: Target, step: Step) -> Tensor:
+        self.stepped = super().forward(target, step)
+        assert self.stepped is not None
+        assert step.logits0 is not None
+        assert step.delta0 is not None
+        c = 1 - step.logits0.softmax(1).gather(1, step.y[:, None]).view(-1, 1, 1, 1)
+        if not self.through_confidence:
+            c = c.detach()
+        return c * step.delta0 + (1 - c) * self.stretch * self.stepped
+
+
+class BiLevel(Loss):
+    """CE_s(z_mix, y) + lambda * |MSE(z, z0) - MSE(z, z_mix)|, z = f(x + d), z0 = f(x + delta0), all differentiated."""
+
+    needs = frozenset({"logits0"})
+
+    def __init__(self, ascent: ConfidenceMix, weight: float) -> None:
+        super().__init__()
+        self._ascent = (ascent,)  # in a tuple, since it is the method's part already
+        self.weight = weight
+
+    def forward(self, target: Target, step: Step) -> Tensor:
+        assert step.logits is not None
+        assert step.logits0 is not None
+        (ascent,) = self._ascent
+        assert ascent.stepped is not None
+        z = target(step.x + ascent.stepped)
+        gap = F.mse_loss(z, step.logits0) - F.mse_loss(z, step.logits)
+        return cross_entropy(step.logits, step.y, ascent.label_smoothing) + self.weight * gap.abs()
+
+
+class RememberedStep(Remembered):
+    """delta0 = d of the last visit, the step before it was mixed."""
+
+    def __init__(self, memory: SampleMemory, ascent: ConfidenceMix) -> None:
+        super().__init__(memory)
+        self._ascent = (ascent,)
+
+    def observe(self, step: Step) -> None:
+        (ascent,) = self._ascent
+        assert ascent.stepped is not None
+        self.memory.write(step, ascent.stepped)
+
+
+@register("fgsm-pco", source="Wang et al., ECCV 2024", passes="3F 1Bx 3B + per-sample memory")
+def build(
+    info: TaskInfo,
+    weight: float = 10.0,
+    stretch: float = 1.5,
+    relative_alpha: float = 1.0,
+    label_smoothing: float | None = None,
+    through_confidence: bool = True,
+    compact: bool = True,
+    aligned: bool = False,
+) -> Method:
+    """FGSM-PCO: where the network is confident, train on an over-long step; where it is not, on the old perturbation.
+
+    delta0_i = d_i of the last epoch, corners +-epsilon at first, never reset; d = P(delta0 + alpha * sign grad
+    CE_s(f(x + delta0), y)); delta as in ConfidenceMix; loss as in BiLevel. As published, delta is neither projected
+    nor boxed: its norm reaches 1.5 epsilon. FastAT Benchmark smooths labels twice; here it is done once.
+
+    Args:
+        weight: lambda.
+        stretch: factor on the new perturbation in the mixture, the benchmark's beta.
+        label_smoothing: of loss and ascent; None is the published true-class weight of 0.6.
+        through_confidence: differentiate through c, as the code does; otherwise it is a constant.
+        compact, aligned: as in fgsm-mep.
+    """
+    smoothing = smoothing_of(0.6, info.classes) if label_smoothing is None else label_smoothing
+    ascent = ConfidenceMix(relative_alpha, stretch, through_confidence=through_confidence, label_smoothing=smoothing)
+    init = RememberedStep(perturbation_memory(info, compact, aligned), ascent)
+    return Method(init, ascent, BiLevel(ascent, weight))

@@ -1,0 +1,6 @@
+"""Reports: one self-contained HTML page made of recorded JSON, never of a model."""
+
+from headstart.report.page import demo_page, run_page
+from headstart.report.records import load_run
+
+__all__ = ["demo_page", "load_run", "run_page"]

@@ -1,0 +1,71 @@
+"""The attacks on a CUDA device: the verdicts of the CPU, and no waiting for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from attack_models import linear_task
+from torch import Tensor, nn
+
+from headstart.attacks import fgsm, pgd
+from headstart.attacks.suite import evaluate_model
+from headstart.threat import ThreatModel
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+@pytest.fixture
+def no_synchronisation() -> Iterator[None]:
+    """Any wait for the device within the test is an error."""
+    torch.cuda.set_sync_debug_mode("error")
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.fixture
+def on_gpu(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[nn.Module, Tensor, Tensor]:
+    return network.cuda().to(memory_format=torch.channels_last), images.cuda(), labels.cuda()
+
+
+def test_nothing_waits_for_the_device(
+    on_gpu: tuple[nn.Module, Tensor, Tensor], threat: ThreatModel, no_synchronisation: None
+) -> None:
+    generator = torch.Generator("cuda").manual_seed(0)
+    for score in ("ce", "margin"):
+        x_adv = pgd(*on_gpu, threat, steps=3, score=score, generator=generator)
+        assert x_adv.is_cuda
+    fgsm(*on_gpu, threat)
+
+
+@pytest.mark.parametrize("suite", ["pgd", "standard"])
+@pytest.mark.parametrize("tf32", [False, True])
+def test_verdicts_are_those_of_the_cpu(suite: str, tf32: bool) -> None:
+    # On a linear model with two or more classes every attack of a suite finds the same samples, whatever its start.
+    model, x, y = linear_task(30, classes=2 if suite == "pgd" else 10)
+    threat = ThreatModel(2 / 255)
+    here = evaluate_model(model, x, y, threat, suite, progress=False)
+    there = evaluate_model(model, x, y, threat, suite, device="cuda", tf32=tf32, progress=False)
+    assert there.broken_by.count(None) == here.broken_by.count(None)
+    assert there.clean == here.clean == 1.0
+
+
+def test_tf32_is_off_inside_and_restored(on_gpu: tuple[nn.Module, Tensor, Tensor], threat: ThreatModel) -> None:
+    network, x, y = on_gpu
+    seen = []
+    network.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.conv.fp32_precision))
+    before = torch.backends.cudnn.conv.fp32_precision
+    evaluate_model(network, x.cpu(), y.cpu(), threat, "pgd", progress=False)
+    assert set(seen) == {"ieee"}
+    assert torch.backends.cudnn.conv.fp32_precision == before
+
+
+def test_random_state_is_left_as_it_was(on_gpu: tuple[nn.Module, Tensor, Tensor], threat: ThreatModel) -> None:
+    network, x, y = on_gpu
+    state = torch.cuda.get_rng_state()
+    evaluate_model(network, x.cpu(), y.cpu(), threat, "quick", progress=False)
+    assert torch.equal(torch.cuda.get_rng_state(), state)

@@ -1,0 +1,99 @@
+"""What every method documents of itself, in one table. A new method adds its row here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from headstart.core import Passes
+
+
+def always(forwards: int, input_gradients: int, backwards: int) -> Callable[[int], Passes]:
+    """The same passes on every batch."""
+    return lambda batch: Passes(forwards, input_gradients, backwards)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the contract tests hold a method to.
+
+    Attributes:
+        passes: cost of one update, given the index of the batch in its epoch, as counted at the network's first
+            convolution: forwards, input gradients without weight gradients, backwards with weight gradients; a
+            double backward is a backward.
+        double_backwards: how many of the backwards go through an input gradient; each runs the network's
+            convolutions forwards once more.
+        miscounted: Target is known to leave out backwards of this method, those of graphs besides descend's.
+        settings: of the method in these tests; small networks, short periods.
+        radius: largest training perturbation over epsilon.
+        boxed: whether x + delta stays in [0, 1].
+        split_invariant: whether two processes with half the batch each must make the update of one with all of it:
+            no random numbers, and nothing but the network's gradient depends on who shares a batch.
+        local_state: entries of the method's state that processes do not share, such as rows of their own samples.
+        waits_on_gpu: whether an operator that it cannot do without waits there, such as a singular value
+            decomposition.
+    """
+
+    passes: Callable[[int], Passes]
+    double_backwards: int = 0
+    miscounted: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+    radius: float = 1.0
+    boxed: bool = True
+    split_invariant: bool = False
+    local_state: frozenset[str] = frozenset()
+    waits_on_gpu: bool = False
+
+
+EVERY = 3  # period, in batches, of what methods do now and then
+GENERATOR = {"generator_every": EVERY, "generator_width": 8}
+GATE_OPEN = (-3, 5)  # a segment of the run in whose middle the tests' two epochs lie
+
+
+def now_and_then(rare: Passes, ordinary: Passes) -> Callable[[int], Passes]:
+    """``rare`` on every third batch of an epoch, from the first."""
+    return lambda batch: rare if batch % EVERY == 0 else ordinary
+
+
+EXPECTED = {
+    "awp": Expected(always(12, 10, 2)),
+    "elle": Expected(always(3, 1, 2), miscounted=True, boxed=False),
+    "elle-a": Expected(always(3, 1, 2), miscounted=True, boxed=False),
+    "fast-bat": Expected(always(3, 3, 2), miscounted=True, double_backwards=1),
+    "fgsm": Expected(always(2, 1, 1), split_invariant=True),
+    "fgsm-bp": Expected(always(2, 1, 2), miscounted=True),
+    "fgsm-ckpt": Expected(always(4, 1, 1)),
+    "fgsm-cuap": Expected(always(2, 1, 2), miscounted=True),
+    "fgsm-ep": Expected(always(2, 1, 2), miscounted=True),
+    "fgsm-fuap": Expected(always(3, 1, 2), miscounted=True),
+    "fgsm-ga": Expected(always(3, 2, 2), miscounted=True, double_backwards=1),
+    "fgsm-mep": Expected(always(2, 1, 2), miscounted=True),
+    "fgsm-pco": Expected(always(3, 1, 3), miscounted=True, radius=1.5, boxed=False),
+    "fgsm-rs": Expected(always(2, 1, 1)),
+    "fgsm-sdi": Expected(now_and_then(Passes(5, 4, 1), Passes(3, 2, 1)), settings=GENERATOR),
+    "fgsm-uap": Expected(always(2, 1, 2), miscounted=True),
+    "free": Expected(always(1, 0, 1), settings={"replays": 3}),
+    "gat": Expected(always(3, 1, 2), miscounted=True),
+    "liet": Expected(
+        now_and_then(Passes(3, 2, 2), Passes(2, 1, 2)), miscounted=True, settings={"template_every": EVERY}
+    ),
+    "mart": Expected(always(12, 10, 2), miscounted=True),
+    "mep-cs": Expected(always(3, 1, 2), miscounted=True, settings={"segments": GATE_OPEN}),
+    "multi-grad": Expected(always(4, 3, 1)),
+    "n-aaer": Expected(always(2, 1, 1), radius=3.0),
+    "n-fgsm": Expected(always(2, 1, 1), radius=3.0),
+    "nuat": Expected(always(3, 1, 2), miscounted=True),
+    "pgd-at": Expected(always(11, 10, 1)),
+    "pgd-at-awp": Expected(always(12, 10, 2)),
+    "rs-aaer": Expected(always(2, 1, 1)),
+    "rs-cs": Expected(always(2, 1, 2), miscounted=True, settings={"segments": GATE_OPEN}, radius=2.0),
+    "sdi-liet": Expected(now_and_then(Passes(5, 4, 2), Passes(3, 2, 2)), miscounted=True, settings=GENERATOR),
+    "sdi-memory": Expected(now_and_then(Passes(4, 3, 1), Passes(2, 1, 1)), settings=GENERATOR),
+    "sdi-pgi": Expected(now_and_then(Passes(5, 4, 2), Passes(3, 2, 2)), miscounted=True, settings=GENERATOR),
+    "ssat": Expected(always(4, 1, 1)),
+    "standard": Expected(always(1, 0, 1), radius=0.0, split_invariant=True),
+    "trades": Expected(always(13, 10, 2), miscounted=True),
+    "trades-awp": Expected(always(15, 10, 4), miscounted=True),
+    "zero-grad": Expected(always(2, 1, 1)),
+}

@@ -1,0 +1,205 @@
+"""What every method must hold: its threat bounds, its cost, its state, and the network as it found it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from headstart.core import Passes, Step, Target
+from headstart.registry import methods
+from headstart.threat import ThreatModel
+from tests.contracts.conftest import build
+from tests.contracts.expectations import EXPECTED, Expected
+from tests.contracts.observers import ConvolutionCounter, HostSynchronisation, no_host_synchronisation
+from tests.helpers import THREAT, batches, clocks, run_method, sgd, tiny_net, update
+
+PER_EPOCH = 4
+SECOND_EPOCH = [*batches(PER_EPOCH), *batches(PER_EPOCH)]  # every sample twice, for methods that remember it
+
+
+class RecordingTarget(Target):
+    """Keeps the images of the weight update."""
+
+    def descend(self, x: Tensor, **options: Any) -> Tensor:
+        self.trained_on = x.detach().clone()
+        return super().descend(x, **options)
+
+
+def test_every_method_has_its_expectations() -> None:
+    missing, stale = sorted(set(methods()) - set(EXPECTED)), sorted(set(EXPECTED) - set(methods()))
+    assert not missing, f"add a row to tests/contracts/expectations.py for {', '.join(missing)}"
+    assert not stale, f"remove from tests/contracts/expectations.py: {', '.join(stale)}"
+
+
+@pytest.mark.parametrize("epsilon", [8 / 255, 2 / 255], ids=["full", "ramped"])
+def test_training_perturbations_keep_to_the_threat_model(name: str, expects: Expected, epsilon: float) -> None:
+    """Also when epsilon is still ramped up: the method is built for 8/255 and the step is of 2/255."""
+    net = tiny_net()
+    method, target, optimizer = build(name), RecordingTarget(net), sgd(net)
+    threat, bound, largest = ThreatModel(epsilon), expects.radius * epsilon, 0.0
+    for batch, clock in zip(SECOND_EPOCH, clocks(8, PER_EPOCH, method.replays), strict=True):
+        for _ in range(method.replays):
+            update(method, target, optimizer, batch, threat, clock)
+            x, x_adv = batch[0], target.trained_on
+            size = (x_adv - x).abs().max().item()
+            assert size <= bound + 1e-6
+            largest = max(largest, size)
+            if expects.boxed:
+                assert x_adv.min() >= 0
+                assert x_adv.max() <= 1
+    assert largest >= bound / 2, "the bound holds because nothing happens"
+
+
+def test_passes_are_the_documented_ones(name: str, expects: Expected) -> None:
+    for batch, measured, _, weight_gradients in costs(name, tiny_net()):
+        documented = expects.passes(batch)
+        measured.forwards -= expects.double_backwards
+        assert measured == documented, f"batch {batch}"
+        # Deeper convolutions: no weight gradient beyond those of the loss, be it in ascents or for a generator.
+        assert set(weight_gradients) == {documented.backwards}
+
+
+def test_target_counts_the_passes_that_are_made(name: str, expects: Expected, request: pytest.FixtureRequest) -> None:
+    if expects.miscounted:
+        reason = "Target counts only descend as a backward, not the other graphs that the loss differentiates"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    for batch, measured, counted, _ in costs(name, tiny_net()):
+        measured.forwards -= expects.double_backwards
+        assert counted == measured, f"batch {batch}"
+
+
+def costs(name: str, net: nn.Module) -> Iterator[tuple[int, Passes, Passes, list[int]]]:
+    """Of each update: index of the batch, passes measured and as counted by Target, weight gradients by layer."""
+    method, target, optimizer = build(name), Target(net), sgd(net)
+    for batch, clock in zip(SECOND_EPOCH, clocks(8, PER_EPOCH, method.replays), strict=True):
+        for _ in range(method.replays):
+            target.passes = Passes()
+            with ConvolutionCounter(net) as counter:
+                update(method, target, optimizer, batch, THREAT, clock)
+            yield clock.batch, counter.passes, target.passes, list(counter.weight_gradients.values())
+
+
+def test_registered_cost_is_the_expected_one(name: str, expects: Expected) -> None:
+    """Where the registry gives plain numbers, they are those of the table."""
+    if plain := re.fullmatch(r"(\d+)F (\d+)Bx (\d+)B", methods()[name].passes):
+        assert expects.passes(1) == Passes(*map(int, plain.groups()))
+
+
+def test_saved_state_continues_as_if_uninterrupted(name: str, tmp_path: Path) -> None:
+    """Saved in the middle of the second epoch, and loaded into objects that began elsewhere."""
+    stop = 6
+    net, method = tiny_net(), build(name)
+    optimizer = sgd(net)
+    run_method(method, net, SECOND_EPOCH[:stop], epochs_of=PER_EPOCH, optimizer=optimizer)
+    parts = {"network": net, "method": method, "optimizer": optimizer}
+    torch.save({key: part.state_dict() for key, part in parts.items()}, tmp_path / "state.pt")
+    random_state = torch.get_rng_state()
+    losses = run_method(method, net, SECOND_EPOCH, epochs_of=PER_EPOCH, optimizer=optimizer, start=stop)
+
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    other_net, other_method = tiny_net(seed=1), build(name, seed=1)
+    other_optimizer = sgd(other_net)
+    for part, key in ((other_net, "network"), (other_method, "method"), (other_optimizer, "optimizer")):
+        part.load_state_dict(state[key])
+    torch.set_rng_state(random_state)
+    assert losses == run_method(
+        other_method, other_net, SECOND_EPOCH, epochs_of=PER_EPOCH, optimizer=other_optimizer, start=stop
+    )
+    assert_identical(net, other_net)
+    assert_identical(method, other_method)
+
+
+def test_update_never_waits_for_the_device(name: str) -> None:
+    net = tiny_net()
+    method, target, optimizer = build(name), Target(net), sgd(net)
+    data = SECOND_EPOCH
+    with no_host_synchronisation():
+        for batch, clock in zip(data, clocks(len(data), PER_EPOCH, method.replays), strict=True):
+            for _ in range(method.replays):
+                update(method, target, optimizer, batch, THREAT, clock)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_update_never_waits_for_the_gpu(name: str, expects: Expected) -> None:
+    if expects.waits_on_gpu:
+        pytest.skip("waits, as documented")
+    net = tiny_net().cuda()
+    method, target, optimizer = build(name).cuda(), Target(net), sgd(net)
+    data = [tuple(tensor.cuda() for tensor in batch) for batch in SECOND_EPOCH]
+    for i, (batch, clock) in enumerate(zip(data, clocks(len(data), PER_EPOCH, method.replays), strict=True)):
+        # Not on the first batch of all: libraries set themselves up there.
+        torch.cuda.set_sync_debug_mode("error" if i else "default")
+        try:
+            for _ in range(method.replays):
+                update(method, target, optimizer, batch, THREAT, clock)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda t: t.item(),
+        lambda t: bool(t > 0),
+        lambda t: float(t),
+        lambda t: t.tolist(),
+        lambda t: t.cpu(),
+        lambda t: t.numpy(),
+        lambda t: (t > 0).nonzero(),
+        lambda t: t[None][(t > 0)[None]],
+        lambda t: t.reshape(1).index_put((torch.ones(1, dtype=torch.bool),), t),
+        lambda t: t + torch.tensor(1.0),
+        lambda t: max(t, t),
+    ],
+)
+def test_waiting_would_be_noticed(wait: object) -> None:
+    assert callable(wait)
+    with pytest.raises(HostSynchronisation), no_host_synchronisation():
+        wait(torch.ones(()))
+    assert torch.ones(()).item() == 1  # and nothing is left behind
+
+
+def test_method_leaves_the_network_ready_for_the_weight_update(name: str) -> None:
+    net = tiny_net()
+    method, target, optimizer = build(name), Target(net), sgd(net)
+    for (x, y, index), clock in zip(SECOND_EPOCH, clocks(8, PER_EPOCH, method.replays), strict=True):
+        step = Step(x, y, THREAT, clock, index)
+        loss = method(target, step)
+        assert loss.shape == ()
+        assert all(p.grad is None for p in net.parameters()), "an ascent left weight gradients behind"
+        assert all(p.requires_grad for p in net.parameters()), "weights are still frozen"
+        assert net.training
+        assert not x.requires_grad
+        assert step.logits is not None
+        assert step.logits.shape == (8, 10)
+        loss.backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+        optimizer.step()
+        method.observe(step)
+        optimizer.zero_grad()
+
+
+def assert_identical(ours: nn.Module, theirs: nn.Module) -> None:
+    a, b = dict(tensors(ours.state_dict())), dict(tensors(theirs.state_dict()))
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def tensors(state: object, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """All tensors of a nested state, extra state such as an optimiser's included."""
+    if isinstance(state, Tensor):
+        yield prefix, state
+    elif isinstance(state, dict):
+        for key, value in state.items():
+            yield from tensors(value, f"{prefix}.{key}")
+    elif isinstance(state, list | tuple):
+        for i, value in enumerate(state):
+            yield from tensors(value, f"{prefix}.{i}")
