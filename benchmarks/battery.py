@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,31 +71,37 @@ def correctness(context: Context) -> dict[str, Any]:
     return {"methods": rows, "worst_with_equal_random_numbers": worst, "passed": worst < 1e-3}
 
 
-def throughput(compiled: bool) -> Callable[[Context], dict[str, Any]]:
-    """Seconds per update, images/s, memory, and the share of the bound that the passes alone set."""
+def throughput(**settings: Any) -> Callable[[Context], dict[str, Any]]:
+    """Seconds per update, images/s, memory, and the share of the bound that the eager passes at batch 1024 set."""
 
     def piece(context: Context) -> dict[str, Any]:
         rows = []
-        for batch_size in (128,) if compiled else (128, 1024):
-            workload = context.workload(batch_size, bf16=True, compiled=compiled and not context.tiny)
-            single = pass_times(workload)
-            for name in ("standard", "fgsm-rs", "fgsm-sdi", "pgd-at"):
+        for batch_size in (128, 1024):
+            workload = context.workload(batch_size, bf16=True, **({} if context.tiny else settings))
+            for name in ("standard", "fgsm-rs", "fgsm-sdi", "sdi-memory", "pgd-at"):
                 step = method_step(workload, name)
-                seconds, memory = devices_time(step, context.device, 4 if context.tiny else 40)
-                passes = step.passes_per_update()
-                bound = sum(single[kind] * count for kind, count in passes.items())
+                seconds, memory = devices_time(step, context.device, 4 if context.tiny else 60)
                 row = {
                     "method": name,
                     "batch_size": workload.batch_size,
                     "seconds_per_update": seconds,
                     "images_per_second": workload.batch_size / seconds,
                     "peak_memory_bytes": memory,
-                    "passes_per_update": passes,
-                    "share_of_pass_bound": bound / seconds,
+                    "passes_per_update": step.passes_per_update(),
                 }
                 rows.append(row)
                 print(row, flush=True)
-        return {"precision": "bf16", "compiled": workload.compiled, "model": workload.model, "rows": rows}
+        for row in rows:
+            unit = next(r for r in rows if r["method"] == "standard" and r["batch_size"] == row["batch_size"])
+            row["ratio_to_standard"] = row["seconds_per_update"] / unit["seconds_per_update"]
+        single = pass_times(context.workload(1024, bf16=True))
+        return {
+            "precision": "bf16",
+            "settings": settings,
+            "model": workload.model,
+            "rows": rows,
+            "eager_passes": single,
+        }
 
     return piece
 
@@ -105,6 +112,7 @@ def literal(context: Context) -> dict[str, Any]:
         ("literal fp32", {}),
         ("headstart fp32", {}),
         ("headstart bf16", {"bf16": True}),
+        ("headstart bf16 graphs", {"bf16": True, "graphs": not context.tiny}),
     ]
     steps: dict[str, Callable[[int], float | None]] = {}
     for name, setting in settings:
@@ -151,9 +159,32 @@ def evaluation(method: str, suite: str, n: int | None, epochs: int = 30) -> Call
     return piece
 
 
+def graphs(context: Context) -> dict[str, Any]:
+    """Losses of 50 updates, eager and replayed as CUDA graphs, of every method that gives a graph key."""
+    rows = {}
+    with torch.cuda.stream(torch.cuda.Stream()) if context.device.type == "cuda" else nullcontext():
+        for name in methods():
+            probe = method_step(Workload(context.device, model="small", batch_size=64), name)
+            if probe.graph_key() is None:
+                continue
+            losses = []
+            for replayed in (False, True):
+                step = method_step(
+                    Workload(context.device, model="small", batch_size=64, graphs=replayed and not context.tiny), name
+                )
+                torch.manual_seed(1)
+                losses.append([float(step(k)) for k in range(50)])
+            recorded = getattr(step.run, "recordings", {})
+            difference = max(abs(a - b) for a, b in zip(*losses, strict=True))
+            rows[name] = {"recordings": len(recorded), "largest_difference": difference, "last_loss": losses[0][-1]}
+    return {"methods": rows}
+
+
 PIECES: dict[str, Callable[[Context], dict[str, Any]]] = {
     "correctness": correctness,
-    "throughput": throughput(compiled=False),
+    "graphs": graphs,
+    "throughput": throughput(),
+    "throughput-graphs": throughput(graphs=True),
     "literal": literal,
     "train-fgsm-sdi": training("fgsm-sdi"),
     "autoattack-fgsm-sdi": evaluation("fgsm-sdi", "standard", None),
@@ -165,7 +196,7 @@ for _method in ("fgsm-rs", "liet", "pgd-at"):
         f"pgd-{_method}": evaluation(_method, "pgd", None),
         f"autoattack-1000-{_method}": evaluation(_method, "standard", 1000),
     }
-PIECES["throughput-compiled"] = throughput(compiled=True)
+PIECES["throughput-graphs-compiled"] = throughput(graphs=True, compiled=True)
 
 
 def run(context: Context, names: list[str]) -> Iterator[str]:

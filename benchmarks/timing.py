@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from headstart.core import Clock, Step, Target, TaskInfo
+from headstart.core.method import GraphKey
+from headstart.engine.graphs import GraphedUpdates
 from headstart.models import build_model
 from headstart.registry import build_method
 from headstart.threat import ThreatModel
@@ -28,6 +30,7 @@ class Workload:
     batch_size: int = 32
     bf16: bool = False
     compiled: bool = False
+    graphs: bool = False
 
     def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         draw = torch.Generator().manual_seed(0)
@@ -51,7 +54,16 @@ class MethodStep:
         self.target = workload.target()
         self.threat = ThreatModel(EPSILON)
         self.x, self.y = workload.batch()
-        info = TaskInfo(10, (3, 32, 32), self.threat, 50_000, workload.batch_size, 43_010, 110)
+        info = TaskInfo(
+            10,
+            (3, 32, 32),
+            self.threat,
+            50_000,
+            workload.batch_size,
+            43_010,
+            110,
+            features=self.target.module.linear.in_features,
+        )
         self.method = build_method(name, info, settings or {}).to(workload.device, memory_format=torch.channels_last)
         self.optimizer = torch.optim.SGD(
             self.target.module.parameters(), 0.01, momentum=0.9, weight_decay=5e-4, fused=True
@@ -60,16 +72,26 @@ class MethodStep:
         self.geometry = torch.full((workload.batch_size, 3), 4, device=workload.device)
         self.geometry[:, 2] = 0
         self.updates = 0
+        self.run: Callable[[Step], tuple[torch.Tensor, Step]] = lambda step: (self.descend(step), step)
+        if workload.graphs:
+            self.run = GraphedUpdates(self.descend, self.method, self.optimizer, self.target.passes, workload.device)
 
     def __call__(self, update: int) -> torch.Tensor:
         clock = Clock(update, 43_010, 0, 110, batch=update)
-        step = Step(self.x, self.y, self.threat, clock, self.index, self.geometry)
-        loss = self.method(self.target, step)
+        loss, step = self.run(Step(self.x, self.y, self.threat, clock, self.index, self.geometry))
+        self.method.observe(step)
+        self.updates += 1
+        return loss
+
+    def graph_key(self) -> GraphKey:
+        """The method's key for the first update; None where it gives none."""
+        return self.method.graph_key(Step(self.x, self.y, self.threat, Clock(0, 43_010, 0, 110)))
+
+    def descend(self, step: Step) -> torch.Tensor:
+        loss: torch.Tensor = self.method(self.target, step)
         loss.backward()
         self.optimizer.step()
-        self.method.observe(step)
         self.optimizer.zero_grad()
-        self.updates += 1
         return loss.detach()
 
     def passes_per_update(self) -> dict[str, float]:
@@ -99,20 +121,32 @@ def literal_sdi_step(workload: Workload) -> Callable[[int], None]:
 
 
 def devices_time(step: Callable[[int], Any], device: torch.device, updates: int) -> tuple[float, int]:
-    """Mean seconds per update and peak memory in bytes (0 on a CPU), after a warm-up of one interval's kinds."""
-    cuda = device.type == "cuda"
-    for update in (0, 1, 2):
-        step(update)
-    if cuda:
+    """Mean seconds per update and peak memory in bytes (0 on a CPU), after a warm-up.
+
+    On CUDA the warm-up covers several of FGSM-SDI's intervals, so that every kind of update is recorded where graphs
+    are, and all of it runs off the default stream, as the engine does.
+    """
+    if device.type != "cuda":
+        for update in range(2):
+            step(update)
+        return _mean_seconds(step, updates), 0
+    with torch.cuda.stream(torch.cuda.Stream(device)):
+        for update in range(5 * INTERVAL):
+            if update % INTERVAL < 5:
+                step(update)
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
+        seconds = _mean_seconds(step, updates, device)
+    return seconds, torch.cuda.max_memory_allocated(device)
+
+
+def _mean_seconds(step: Callable[[int], Any], updates: int, device: torch.device | None = None) -> float:
     began = time.perf_counter()
     for update in range(updates):
         step(update)
-    if cuda:
+    if device is not None:
         torch.cuda.synchronize(device)
-    seconds = (time.perf_counter() - began) / updates
-    return seconds, torch.cuda.max_memory_allocated(device) if cuda else 0
+    return (time.perf_counter() - began) / updates
 
 
 def pass_times(workload: Workload, repeats: int = 10) -> dict[str, float]:

@@ -45,7 +45,7 @@ def _models() -> list[dict[str, str]]:
 def _attacks() -> list[dict[str, str]]:
     from headstart.attacks.suite import ATTACKS
 
-    return _rows(ATTACKS)
+    return _rows({name: attack.summary for name, attack in ATTACKS.items()})
 
 
 def _suites() -> list[dict[str, str]]:

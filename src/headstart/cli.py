@@ -159,6 +159,7 @@ def _evaluate_parser(sub: ArgumentParser) -> None:
 
 
 def _evaluate(options: Namespace) -> int:
+    from headstart.engine.checkpoint import write_text
     from headstart.engine.evaluate import evaluate
 
     settings = {k: v for k, v in options.as_dict().items() if k not in ("source", "out")}
@@ -168,7 +169,7 @@ def _evaluate(options: Namespace) -> int:
     if out is None and Path(options.source).is_dir():
         out = Path(options.source) / "evaluation.json"
     if out is not None:
-        _write(out, json.dumps(record, indent=2) + "\n")
+        write_text(out, json.dumps(record, indent=2) + "\n")
     for name, accuracy in [("clean", record["clean"]), *record["attacks"].items()]:
         print(f"{name:>12}  {accuracy:.2%}")
     measured = f"{record['suite']}, {record['n']} images, {record['seconds']:.0f} s"
@@ -176,14 +177,6 @@ def _evaluate(options: Namespace) -> int:
     for warning in record["warnings"]:
         print(f"warning: {warning}")
     return 0
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error}") from error
 
 
 # -- demo, bench, report, list -----------------------------------------------------------------------------------
@@ -223,9 +216,10 @@ def _report_parser(sub: ArgumentParser) -> None:
 
 
 def _report(options: Namespace) -> int:
+    from headstart.engine.checkpoint import write_text
     from headstart.report import load_run, run_page
 
-    _write(options.out, run_page([load_run(run) for run in options.runs]))
+    write_text(options.out, run_page([load_run(run) for run in options.runs]))
     print(options.out)
     return 0
 

@@ -54,6 +54,7 @@ class Recipe:
         ascent_batch_norm: batch-norm in ascent passes whose method does not name a mode.
         precision: fp32, or bf16 for bfloat16 autocast around the network.
         compile: compile the network with torch.compile.
+        cuda_graphs: on one CUDA device, record updates and replay them where the method allows it.
         seed: of initial weights, order, augmentation and every random start.
         device: auto takes CUDA where there is one.
         devices: processes on this node.
@@ -91,6 +92,7 @@ class Recipe:
     ascent_batch_norm: BatchNormMode = "train"
     precision: Precision = "fp32"
     compile: bool = False
+    cuda_graphs: bool = True
     seed: int = 0
     device: Device = "auto"
     devices: int = 1

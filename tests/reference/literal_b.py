@@ -404,10 +404,11 @@ class FastBAT(Literal):
 
 
 class SDI(Literal):
-    """Within the box; ``told`` gives the gradient sign that the generator sees, ``extra`` the loss's further term."""
+    """``told`` gives the gradient sign that the generator sees, ``extra`` a further term of the loss."""
 
     every, p = 2, 0.5
     straight_through = False
+    box = True
 
     def __init__(
         self,
@@ -430,7 +431,7 @@ class SDI(Literal):
             self.generator.train()
             eta = self.epsilon * self.generator(h)
             g = input_gradient(self.net, x + eta.detach(), y)
-            delta = project(eta + self.alpha * g.sign(), x, self.epsilon)
+            delta = self.moved(x, eta, g)
             if self.straight_through:
                 delta = delta.detach().requires_grad_()
                 (slope,) = torch.autograd.grad(ls(self.net(x + delta), y, self.p), delta)
@@ -445,8 +446,12 @@ class SDI(Literal):
         eta = self.epsilon * self.generator(h).detach()
         z0, g = self.start(x, eta, lambda z: F.cross_entropy(z, y))
         self.learned(index, g.sign())
-        z = self.net(x + project(eta + self.alpha * g.sign(), x, self.epsilon))
+        z = self.net(x + self.moved(x, eta, g))
         return ls(z, y, self.p) + (self.extra(z, z0, epoch) if self.extra else 0)
+
+    def moved(self, x: Tensor, eta: Tensor, g: Tensor) -> Tensor:
+        delta = clip_ball(eta + self.alpha * g.sign(), self.epsilon)
+        return clip_box(delta, x) if self.box else delta
 
     def told(self, x: Tensor, y: Tensor, index: list[int]) -> Tensor:
         return input_gradient(self.net, x, y).sign()

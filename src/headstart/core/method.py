@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
 from headstart.core.step import Step
 from headstart.core.target import Target
 from headstart.threat import ThreatModel
+
+GraphKey = tuple[Any, ...] | None
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,19 @@ class Part(nn.Module):
     """
 
     needs: frozenset[str] = frozenset()
+    clock_free: bool = False
+    """True in a class whose ``forward`` asks nothing but tensors. Not inherited: a subclass may ask more."""
 
     def observe(self, step: Step) -> None:
         """Called after the weight update, to move state; ``step.x`` and its perturbations are still there."""
+
+    def graph_key(self, step: Step) -> GraphKey:
+        """What the host decides in this update. Equal keys promise the same work for the device.
+
+        An update whose parts all give a key is recorded once per key and replayed from then on (CUDA graphs).
+        None promises nothing.
+        """
+        return () if vars(type(self)).get("clock_free") else None
 
 
 class Init(Part):
@@ -113,6 +126,13 @@ class Method(nn.Module):
     def averages(self, step: Step) -> Tensor | None:
         """Whether this update enters the weight average: a boolean tensor of shape (), or None for always."""
         return None
+
+    def graph_key(self, step: Step) -> GraphKey:
+        """The keys of all parts, or None if one has none; see Part."""
+        if type(self).perturb is not Method.perturb or type(self).descend is not Method.descend:
+            return None  # an update of its own may look at the clock
+        keys = [part.graph_key(step) for part in (self.init, self.ascent, self.loss)]
+        return None if None in keys else tuple(keys)
 
     def observe(self, step: Step) -> None:
         """Let every part move its state, after the weight update."""

@@ -30,6 +30,11 @@ def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str
     _atomically(path, lambda temporary: save_file(plain, temporary, metadata))
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file, atomically."""
+    _atomically(path, lambda temporary: Path(temporary).write_text(text))
+
+
 def load_state(path: Path) -> dict[str, Any]:
     """Read a training state. Only tensors and plain values are accepted, never code.
 

@@ -23,6 +23,7 @@ from headstart.core import Clock, Method, Step, Target, TaskInfo
 from headstart.data import Batch, ImageSet, ResidentLoader, load
 from headstart.engine.average import WeightAverage
 from headstart.engine.checkpoint import load_state, save_state, save_weights
+from headstart.engine.graphs import GraphedUpdates
 from headstart.engine.meters import Meters
 from headstart.engine.monitor import Monitor, collapsed
 from headstart.engine.optim import make_optimizer, make_schedule
@@ -109,6 +110,11 @@ def make_fabric(recipe: Recipe, out: Path) -> Fabric:
     return fabric
 
 
+def _side_stream(device: torch.device) -> torch.cuda.StreamContext:
+    """Makes another stream than the default one the current one."""
+    return torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
+
+
 def _check_folder(recipe: Recipe, out: Path, resume: bool) -> None:
     config = out / "config.yaml"
     if not config.exists():
@@ -162,6 +168,12 @@ class Trainer:
             synchronised=synchronised,
             bf16=recipe.precision == "bf16",
             ascent_batch_norm=recipe.ascent_batch_norm,
+        )
+        graphed = recipe.cuda_graphs and self.device.type == "cuda" and world == 1
+        self.graphs = (
+            GraphedUpdates(self._descend, self.method, self.optimizer, self.target.passes, self.device)
+            if graphed
+            else None
         )
         self.monitor = Monitor(val_set, self.device)
         watched = val_set.take(slice(0, LIVE_WATCH), val_set.name)
@@ -218,7 +230,10 @@ class Trainer:
         """Train to the end of the recipe, or to max_steps."""
         end = min(self.updates, self.recipe.max_steps or self.updates)
         show = progress and self.fabric.is_global_zero
-        with self._signals(), TrainingProgress(end, self.recipe.batch_size, self.clock.update, show) as bar:
+        bar = TrainingProgress(end, self.recipe.batch_size, self.clock.update, show)
+        # Graphs are recorded off the default stream, and must follow the eager updates on their own.
+        stream = _side_stream(self.device) if self.graphs else nullcontext()
+        with self._signals(), stream, bar:
             while self.clock.update < end:
                 self._train_epoch(end, bar)
                 if self.clock.batch:  # stopped inside the epoch
@@ -257,19 +272,24 @@ class Trainer:
     def update(self, batch: Batch) -> None:
         """One weight update. Nothing in here waits for the device."""
         step = Step(batch.x, batch.y, self._threat_now(), self.clock, batch.index, batch.geometry)
-        loss = self.method(self.target, step)
-        self.fabric.backward(loss)
-        if self.recipe.clip_gradient:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_gradient, foreach=True)
-        self.optimizer.step()
+        loss, step = self.graphs(step) if self.graphs else (self._descend(step), step)
         self.schedule.step()
         self.method.observe(step)
-        self.optimizer.zero_grad()
         if self.average:
             self.average.update(self.method.averages(step))
         assert step.logits is not None
         self.meters.add(loss, step.logits, step.y)
         self.clock = replace(self.clock, update=self.clock.update + 1)
+
+    def _descend(self, step: Step) -> Tensor:
+        """The part of an update that is the same whenever the method's graph key is; returns the loss."""
+        loss: Tensor = self.method(self.target, step)
+        self.fabric.backward(loss)
+        if self.recipe.clip_gradient:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_gradient, foreach=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.detach()
 
     def _threat_now(self) -> ThreatModel:
         ramp = self.recipe.epsilon_ramp
@@ -400,10 +420,11 @@ class Trainer:
         }
 
     def _keep_epoch(self) -> None:
+        state = self.state_dict()  # on every process: rows of per-sample memory are gathered
         if not self.fabric.is_global_zero:
             return
         folder = self.last.parent
-        save_state(folder / f"epoch-{self.clock.epoch:04d}.pt", self.state_dict())
+        save_state(folder / f"epoch-{self.clock.epoch:04d}.pt", state)
         for old in sorted(folder.glob("epoch-*.pt"))[: -self.recipe.keep]:
             old.unlink()
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from headstart import comm
-from headstart.core.method import Init, Method, TaskInfo
+from headstart.core.method import GraphKey, Init, Method, TaskInfo
 from headstart.core.step import Clock, Step
 from headstart.core.target import Target
 from headstart.errors import UserError
@@ -67,7 +67,9 @@ class GeneratorInit(Init):
         self.lr, self.schedule, self.straight_through = lr, schedule, straight_through
         # In a tuple, since the ascent is the method's part already, not ours.
         self._ascent = (ascent,)
-        self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=lr, weight_decay=5e-4)
+        weights = self.generator.parameters()
+        # Fused keeps its step count on the device, so that updates can be recorded as CUDA graphs.
+        self.optimizer = torch.optim.Adam(weights, lr=lr, weight_decay=5e-4, fused=True, capturable=True)
 
     def forward(self, target: Target, step: Step) -> Tensor:
         h = self.condition(target, step)
@@ -117,6 +119,11 @@ class GeneratorInit(Init):
             assert step.grad0 is not None
             self.memory.write(step, step.grad0.sign())
 
+    def graph_key(self, step: Step) -> GraphKey:
+        if self.schedule != "constant":
+            return None
+        return (step.clock.batch % self.every == 0,)
+
     def get_extra_state(self) -> dict[str, Any]:
         return self.optimizer.state_dict()
 
@@ -138,7 +145,7 @@ def build(
     info: TaskInfo,
     relative_alpha: float = 1.0,
     label_smoothing: float | None = None,
-    box: bool = True,
+    box: bool = False,
     conditioning: Conditioning = "image+gradient",
     generator_width: int = 64,
     generator_every: int | None = None,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from headstart import comm
-from headstart.core.method import Init, Method, TaskInfo
+from headstart.core.method import GraphKey, Init, Method, TaskInfo
 from headstart.core.step import Step
 from headstart.core.target import Target
 from headstart.parts.ascents import SignSteps
@@ -48,6 +48,9 @@ class LabelTemplates(Init):
         sign = torch.randint(0, 2, (), device=step.x.device) * 2 - 1
         return step.threat.box(step.x, sign * delta0)
 
+    def graph_key(self, step: Step) -> GraphKey:
+        return (step.clock.batch % self.every == 0,)
+
     def refresh(self, target: Target, step: Step) -> None:
         labels = torch.arange(len(self.templates), device=step.y.device)
         grey = torch.full_like(self.templates, 0.5)
@@ -58,6 +61,8 @@ class LabelTemplates(Init):
 
 class RandomlySmoothedStep(SignSteps):
     """A sign step that raises the randomly smoothed cross-entropy."""
+
+    clock_free = True
 
     def score(self, step: Step, logits: Tensor) -> Tensor:
         return randomly_smoothed(logits, step.y, self.label_smoothing)

@@ -13,6 +13,8 @@ from headstart.parts.losses import cross_entropy
 class NoAscent(Ascent):
     """delta = delta0; with a zero start, training on clean images."""
 
+    clock_free = True
+
     def forward(self, target: Target, step: Step) -> Tensor | None:
         return step.delta0
 
@@ -28,6 +30,8 @@ class SignSteps(Ascent):
         label_smoothing: of the cross-entropy that is ascended.
         batch_norm: mode of the ascent passes; None follows the target's setting.
     """
+
+    clock_free = True
 
     def __init__(
         self,

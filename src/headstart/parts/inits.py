@@ -13,6 +13,8 @@ from headstart.core.target import Target
 class Zero(Init):
     """delta0 = 0."""
 
+    clock_free = True
+
     def forward(self, target: Target, step: Step) -> None:
         return None
 
@@ -23,6 +25,8 @@ class Uniform(Init):
     Args:
         box: False leaves the noise as drawn.
     """
+
+    clock_free = True
 
     def __init__(self, scale: float = 1.0, *, box: bool = True) -> None:
         super().__init__()
@@ -36,6 +40,8 @@ class Uniform(Init):
 class Gaussian(Init):
     """delta0 = std * N(0, 1), in pixel fractions whatever epsilon is; neither projected nor boxed."""
 
+    clock_free = True
+
     def __init__(self, std: float = 0.001) -> None:
         super().__init__()
         self.std = std
@@ -46,6 +52,8 @@ class Gaussian(Init):
 
 class Bernoulli(Init):
     """delta0 = box(+-scale * epsilon), either sign with probability 1/2 per pixel and channel."""
+
+    clock_free = True
 
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headstart.core.method import Loss
+from headstart.core.method import GraphKey, Loss
 from headstart.core.step import Step
 from headstart.core.target import Target
 
@@ -28,6 +28,8 @@ def smoothing_of(true_weight: float, classes: int) -> float:
 
 class CrossEntropy(Loss):
     """Cross-entropy at x + delta."""
+
+    clock_free = True
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
@@ -57,8 +59,14 @@ class Aligned(Loss):
     def forward(self, target: Target, step: Step) -> Tensor:
         assert step.logits is not None
         assert step.logits0 is not None
-        weight = self.weight * ((step.clock.epoch + 1) / step.clock.epochs if self.ramp else 1.0)
-        return self.criterion(step.logits, step.y) + weight * self.divergence(step.logits, step.logits0)
+        return self.criterion(step.logits, step.y) + self.weight_now(step) * self.divergence(step.logits, step.logits0)
+
+    def weight_now(self, step: Step) -> float:
+        """lambda of this epoch."""
+        return self.weight * ((step.clock.epoch + 1) / step.clock.epochs if self.ramp else 1.0)
+
+    def graph_key(self, step: Step) -> GraphKey:
+        return (self.weight_now(step),)
 
 
 def jensen_shannon(logits: Tensor, other: Tensor) -> Tensor:

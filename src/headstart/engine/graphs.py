@@ -1,0 +1,96 @@
+"""Weight updates replayed as CUDA graphs: at small batches launching kernels costs more than running them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from headstart.core import Method, Passes, Step
+
+EAGER_UPDATES = 3  # of each kind before it is recorded: libraries choose algorithms, optimisers make their state
+INPUTS = ("x", "y", "index", "geometry")
+
+
+@dataclass
+class _Recording:
+    graph: torch.cuda.CUDAGraph
+    step: Step
+    loss: Tensor
+    passes: Passes
+
+
+class GraphedUpdates:
+    """Runs ``update(step)``, which returns the loss; records and replays it where the method gives a graph key.
+
+    A recording holds the device's work alone. What the host decides must follow from the key, the batch shape and
+    the threat model; the learning rate is read from a tensor that is refreshed before each replay. All eager and
+    recorded updates must run on one stream that is not the default one.
+
+    Args:
+        update: method, backward, optimiser step.
+        passes: the target's counters, which a replay advances as the recorded update did.
+    """
+
+    def __init__(
+        self,
+        update: Callable[[Step], Tensor],
+        method: Method,
+        optimizer: Optimizer,
+        passes: Passes,
+        device: torch.device,
+    ) -> None:
+        self.update, self.method, self.optimizer, self.passes = update, method, optimizer, passes
+        self.lr = torch.zeros((), device=device)
+        self.pool = torch.cuda.graph_pool_handle()
+        self.recordings: dict[Any, _Recording] = {}
+        self.seen: Counter[Any] = Counter()
+
+    def __call__(self, step: Step) -> tuple[Tensor, Step]:
+        """The loss, and the step with its tensors: the given one, or the recorded one with this batch in it."""
+        key = self.method.graph_key(step)
+        if key is None:
+            return self.update(step), step
+        key = (key, step.x.shape, step.threat)
+        self.seen[key] += 1
+        if self.seen[key] <= EAGER_UPDATES:
+            return self.update(step), step
+        for group in self.optimizer.param_groups:
+            self.lr.fill_(group["lr"])
+        if key not in self.recordings:
+            self.recordings[key] = self._record(step)
+        return self._replay(self.recordings[key], step)
+
+    def _record(self, step: Step) -> _Recording:
+        inputs = {name: tensor.clone() for name in INPUTS if (tensor := getattr(step, name)) is not None}
+        step = replace(step, **inputs)
+        before = asdict(self.passes)
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        graph = torch.cuda.CUDAGraph()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
+        try:
+            with torch.cuda.graph(graph, pool=self.pool, stream=torch.cuda.current_stream()):
+                loss = self.update(step)
+        finally:
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+        made = {name: count - before[name] for name, count in asdict(self.passes).items()}
+        vars(self.passes).update(before)  # recording runs nothing
+        return _Recording(graph, step, loss, Passes(**made))
+
+    def _replay(self, recording: _Recording, step: Step) -> tuple[Tensor, Step]:
+        for name in INPUTS:
+            if (tensor := getattr(step, name)) is not None:
+                getattr(recording.step, name).copy_(tensor)
+        recording.step.clock = step.clock
+        recording.graph.replay()
+        for field in fields(Passes):
+            count = getattr(self.passes, field.name) + getattr(recording.passes, field.name)
+            setattr(self.passes, field.name, count)
+        return recording.loss, recording.step
