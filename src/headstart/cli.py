@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import difflib
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Any, Optional, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
-from headstart.config import Recipe, load_recipe
-from headstart.errors import UserError
+from headstart.config import Recipe, describe, load_recipe
+from headstart.errors import UserError, unknown
 
 LISTS = ("methods", "recipes", "datasets", "models", "attacks", "suites")
 
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             options = parser.parse_args(arguments)
         except argparse.ArgumentError as error:
-            raise UserError(_explain(str(error), parser, arguments)) from error
+            raise UserError(_explain(str(error), arguments)) from error
         command = options.pop("command")
         return COMMANDS[command](options.pop(command))
     except UserError as error:
@@ -49,11 +50,12 @@ def make_parser() -> ArgumentParser:
         prog="headstart",
         description="Train image classifiers that withstand adversarial examples, fast, and measure that they do.",
         exit_on_error=False,
+        allow_abbrev=False,
         version=_version(),
     )
     commands = parser.add_subcommands(required=True, dest="command")
     for name, (make, summary) in PARSERS.items():
-        sub = ArgumentParser(description=summary, exit_on_error=False)
+        sub = ArgumentParser(description=summary, exit_on_error=False, allow_abbrev=False)
         make(sub)
         commands.add_subcommand(name, sub, help=summary)
     return parser
@@ -65,24 +67,44 @@ def _version() -> str:
     return __version__
 
 
-def _explain(message: str, parser: ArgumentParser, arguments: Sequence[str]) -> str:
-    """One line for a parsing error, with the nearest flag for one that does not exist."""
-    unknown = [a.split("=")[0] for a in arguments if a.startswith("--")]
-    known = [o for name in PARSERS for o in _options(name)]
-    for flag in unknown:
-        if flag.split(".")[0] not in known and flag in message:
-            near = difflib.get_close_matches(flag, _options(arguments[0]), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            return f"unknown flag {flag}{hint} (headstart {arguments[0]} --help lists them)"
-    return message.replace("\n", " ").strip()
-
-
-def _options(command: str) -> list[str]:
+def _explain(message: str, arguments: Sequence[str]) -> str:
+    """One readable line for what the parser refused: the flag, the value and what is allowed."""
+    message = " ".join(message.split())
+    command = arguments[0] if arguments else ""
     if command not in PARSERS:
-        return []
+        return str(unknown("command", command, PARSERS)) if command else f"give a command: {', '.join(PARSERS)}"
+    if refused := re.match(r'Parser key "([\w.]+)":', message):
+        name = refused[1].removeprefix(f"{command}.")
+        value = re.search(r"(?:Given|Got) value: (.*)", message)
+        return _explain_value(command, name, value[1] if value else None)
+    if stray := re.match(r"unrecognized arguments: (.*)", message):
+        words = stray[1].split()
+        flags = [word.split("=")[0] for word in words if word.startswith("-")]
+        if not flags:
+            return f"unexpected {words[0]!r} after headstart {command} (headstart {command} --help)"
+        near = difflib.get_close_matches(flags[0].split(".")[0], _actions(command), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"unknown flag {flags[0]}{hint} (headstart {command} --help lists them)"
+    if missing := re.match(r"the following arguments are required: (.*)", message):
+        return f"{command} needs {missing[1].replace(f'{command}.', '').upper()} (headstart {command} --help)"
+    return message
+
+
+def _explain_value(command: str, name: str, value: str | None) -> str:
+    """What a flag was given and what it takes."""
+    action = _actions(command).get(f"--{name.split('.')[0]}")
+    given = f"--{name} is {value!r}" if value is not None else f"--{name} has a value that it does not take"
+    allowed = describe(action._typehint) if action is not None and hasattr(action, "_typehint") else "something else"
+    near = difflib.get_close_matches(value or "", allowed.removeprefix("one of ").split(", "), n=1)
+    hint = f"; did you mean {near[0]}?" if near and allowed.startswith("one of ") else ""
+    return f"{given}; it must be {allowed}{hint}"
+
+
+def _actions(command: str) -> dict[str, argparse.Action]:
+    """The flags of a command."""
     sub = ArgumentParser(exit_on_error=False)
     PARSERS[command][0](sub)
-    return [o for action in sub._actions for o in action.option_strings]
+    return {option: action for action in sub._actions for option in action.option_strings}
 
 
 # -- train -----------------------------------------------------------------------------------------------------

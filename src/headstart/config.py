@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -21,6 +23,14 @@ OnCollapse = Literal["warn", "stop"]
 OnBadImage = Literal["error", "skip"]
 BatchNormMode = Literal["train", "train-frozen-stats", "eval"]
 YAML = (".yaml", ".yml")
+LARGEST_SEED = 2**32 - 1
+KINDS: dict[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    dict: "keys and values such as {alpha: 0.1}",
+    list: "a list of whole numbers such as [100, 105]",
+}
 
 
 @dataclass(frozen=True)
@@ -105,33 +115,72 @@ class Recipe:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "epsilon", pixel_fraction(self.epsilon))
-        hints = get_type_hints(Recipe)
-        for name, hint in hints.items():
-            value = getattr(self, name)
-            choices = get_args(hint)
-            if choices and all(isinstance(c, str) for c in choices) and value not in choices:
-                raise unknown(f"value of {name}:", str(value), choices)
-            if hint in (int, float) and (isinstance(value, bool) or not isinstance(value, (int, float))):
-                raise UserError(f"{name} is {value!r}; it must be a number")
-            if hint is int and not isinstance(value, int):
-                raise UserError(f"{name} is {value!r}; it must be a whole number")
+        for name, hint in get_type_hints(Recipe).items():
+            if name != "epsilon":
+                object.__setattr__(self, name, _typed(name, getattr(self, name), hint))
         at_least = dict.fromkeys(("epochs", "batch_size", "devices", "num_nodes", "val_size", "eval_every"), 1)
         at_least |= dict.fromkeys(("pad", "checkpoint_every", "keep", "seed"), 0)
+        at_least |= dict.fromkeys(("momentum", "weight_decay", "clip_gradient"), 0)
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least {least}")
         for name in ("epsilon_ramp", "average", "peak"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
+        if self.seed > LARGEST_SEED:
+            raise UserError(f"seed is {self.seed}; it must be at most {LARGEST_SEED}")
         if self.lr <= 0:
             raise UserError(f"lr is {self.lr}; it must be above 0")
         if self.max_steps is not None and self.max_steps < 1:
             raise UserError(f"max_steps is {self.max_steps}; it must be at least 1")
+        if early := [m for m in self.milestones if m < 1]:
+            raise UserError(f"milestone {early[0]} is not an epoch; milestones count from 1")
         if self.schedule == "multi-step" and not self.milestones:
             raise UserError("schedule multi-step needs milestones, a list of epochs such as [100, 105]")
         if self.batch_size % (self.devices * self.num_nodes):
             processes = self.devices * self.num_nodes
             raise UserError(f"batch_size {self.batch_size} does not divide among {processes} processes")
+
+
+def describe(hint: Any) -> str:
+    """What a value of this type looks like, in words."""
+    hint = _without_none(hint)
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(get_args(hint))}"
+    return KINDS.get(get_origin(hint) or hint, "text")
+
+
+def _without_none(hint: Any) -> Any:
+    """X for the type X | None; other types as they are."""
+    kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+    return kinds[0] if type(None) in get_args(hint) and len(kinds) == 1 else hint
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """The value of a field, checked; numbers that YAML takes for text (1e-3) become numbers.
+
+    Raises:
+        UserError: not of that type, not finite, or not among the choices.
+    """
+    if value is None and type(None) in get_args(hint):
+        return None
+    hint = _without_none(hint)
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise unknown(f"value of {name}:", str(value), get_args(hint))
+        return value
+    kind = get_origin(hint) or hint
+    if kind is list and isinstance(value, tuple):
+        value = list(value)
+    if kind is float and not isinstance(value, bool):
+        with contextlib.suppress(TypeError, ValueError):
+            value = float(value)
+    fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    fits &= kind is not float or (fits and math.isfinite(value))
+    fits &= kind is not list or (fits and all(type(item) is int for item in value))
+    if not fits:
+        raise UserError(f"{name} is {value!r}; it must be {describe(hint)}")
+    return value
 
 
 def pixel_fraction(value: float | str) -> float:
@@ -142,7 +191,7 @@ def pixel_fraction(value: float | str) -> float:
     """
     try:
         number = float(Fraction(value.replace(" ", ""))) if isinstance(value, str) else float(value)
-    except (ValueError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"epsilon is {value!r}; write a pixel fraction such as 8/255 or 0.03") from error
     if not 0 <= number <= 1:
         hint = f"; did you mean {number:g}/255?" if 1 < number <= 255 else ""
@@ -201,7 +250,10 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = base | changes
     for key in ("method_args", "model_args"):
         if key in base or key in changes:
-            merged[key] = (base.get(key) or {}) | (changes.get(key) or {})
+            parts = [source.get(key) or {} for source in (base, changes)]
+            if wrong := [part for part in parts if not isinstance(part, dict)]:
+                raise UserError(f"{key} is {wrong[0]!r}; it must be {KINDS[dict]}")
+            merged[key] = parts[0] | parts[1]
     return merged
 
 
@@ -230,4 +282,4 @@ def _from_file(path: Path) -> dict[str, Any]:
         if key not in Recipe.__dataclass_fields__ and key != "recipe":
             raise unknown(f"key in {path}:", str(key), [*Recipe.__dataclass_fields__, "recipe"])
     base = content.pop("recipe", None)
-    return merge(recipe_fields(base), content) if base else content
+    return merge(recipe_fields(str(base)), content) if base else content

@@ -24,7 +24,6 @@ class Expected:
             double backward is a backward.
         double_backwards: how many of the backwards go through an input gradient; each runs the network's
             convolutions forwards once more.
-        miscounted: Target is known to leave out backwards of this method, those of graphs besides descend's.
         settings: of the method in these tests; small networks, short periods.
         radius: largest training perturbation over epsilon.
         boxed: whether x + delta stays in [0, 1].
@@ -34,7 +33,6 @@ class Expected:
 
     passes: Callable[[int], Passes]
     double_backwards: int = 0
-    miscounted: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
     radius: float = 1.0
     boxed: bool = True
@@ -54,47 +52,41 @@ def now_and_then(rare: Passes, ordinary: Passes) -> Callable[[int], Passes]:
 
 EXPECTED = {
     "awp": Expected(always(4, 2, 2), settings={"method_args": STEPS}),
-    "elle": Expected(always(3, 1, 2), miscounted=True, boxed=False),
-    "elle-a": Expected(always(3, 1, 2), miscounted=True, boxed=False),
-    "fast-bat": Expected(always(3, 3, 2), miscounted=True, double_backwards=1),
+    "elle": Expected(always(3, 1, 2), boxed=False),
+    "elle-a": Expected(always(3, 1, 2), boxed=False),
+    "fast-bat": Expected(always(3, 3, 2), double_backwards=1),
     "fgsm": Expected(always(2, 1, 1), split_invariant=True),
-    "fgsm-bp": Expected(always(2, 1, 2), miscounted=True),
+    "fgsm-bp": Expected(always(2, 1, 2)),
     "fgsm-ckpt": Expected(always(4, 1, 1)),
-    "fgsm-cuap": Expected(always(2, 1, 2), miscounted=True),
-    "fgsm-ep": Expected(always(2, 1, 2), miscounted=True),
-    "fgsm-fuap": Expected(always(3, 1, 2), miscounted=True),
-    "fgsm-ga": Expected(always(3, 2, 2), miscounted=True, double_backwards=1),
-    "fgsm-law": Expected(always(3, 1, 2), miscounted=True, settings={"cutout_size": 0}),
-    "fgsm-mep": Expected(always(2, 1, 2), miscounted=True),
-    "fgsm-pco": Expected(always(3, 1, 3), miscounted=True, radius=1.5, boxed=False),
+    "fgsm-cuap": Expected(always(2, 1, 2)),
+    "fgsm-ep": Expected(always(2, 1, 2)),
+    "fgsm-fuap": Expected(always(3, 1, 2)),
+    "fgsm-ga": Expected(always(3, 2, 2), double_backwards=1),
+    "fgsm-law": Expected(always(3, 1, 2), settings={"cutout_size": 0}),
+    "fgsm-mep": Expected(always(2, 1, 2)),
+    "fgsm-pco": Expected(always(3, 1, 3), radius=1.5, boxed=False),
     "fgsm-rs": Expected(always(2, 1, 1)),
     "fgsm-sdi": Expected(now_and_then(Passes(5, 4, 1), Passes(3, 2, 1)), settings=GENERATOR, boxed=False),
-    "fgsm-uap": Expected(always(2, 1, 2), miscounted=True),
+    "fgsm-uap": Expected(always(2, 1, 2)),
     "free": Expected(always(1, 0, 1), settings={"replays": 3}),
-    "gat": Expected(always(3, 1, 2), miscounted=True),
-    "liet": Expected(
-        now_and_then(Passes(3, 2, 2), Passes(2, 1, 2)), miscounted=True, settings={"template_every": EVERY}
-    ),
-    "mart": Expected(always(4, 2, 2), miscounted=True, settings=STEPS),
-    "mep-cs": Expected(always(3, 1, 2), miscounted=True, settings={"segments": GATE_OPEN}),
+    "gat": Expected(always(3, 1, 2)),
+    "liet": Expected(now_and_then(Passes(3, 2, 2), Passes(2, 1, 2)), settings={"template_every": EVERY}),
+    "mart": Expected(always(4, 2, 2), settings=STEPS),
+    "mep-cs": Expected(always(3, 1, 2), settings={"segments": GATE_OPEN}),
     "multi-grad": Expected(always(4, 3, 1)),
     "n-aaer": Expected(always(2, 1, 1), radius=3.0),
     "n-fgsm": Expected(always(2, 1, 1), radius=3.0),
-    "nuat": Expected(always(3, 1, 2), miscounted=True),
+    "nuat": Expected(always(3, 1, 2)),
     "pgd-at": Expected(always(11, 10, 1)),
     "pgd-at-awp": Expected(always(4, 2, 2), settings=STEPS),
     "rs-aaer": Expected(always(2, 1, 1)),
-    "rs-cs": Expected(always(2, 1, 2), miscounted=True, settings={"segments": GATE_OPEN}, radius=2.0),
-    "sdi-liet": Expected(
-        now_and_then(Passes(5, 4, 2), Passes(3, 2, 2)), miscounted=True, settings=GENERATOR, boxed=False
-    ),
+    "rs-cs": Expected(always(2, 1, 2), settings={"segments": GATE_OPEN}, radius=2.0),
+    "sdi-liet": Expected(now_and_then(Passes(5, 4, 2), Passes(3, 2, 2)), settings=GENERATOR, boxed=False),
     "sdi-memory": Expected(now_and_then(Passes(4, 3, 1), Passes(2, 1, 1)), settings=GENERATOR, boxed=False),
-    "sdi-pgi": Expected(
-        now_and_then(Passes(5, 4, 2), Passes(3, 2, 2)), miscounted=True, settings=GENERATOR, boxed=False
-    ),
+    "sdi-pgi": Expected(now_and_then(Passes(5, 4, 2), Passes(3, 2, 2)), settings=GENERATOR, boxed=False),
     "ssat": Expected(always(4, 1, 1)),
     "standard": Expected(always(1, 0, 1), radius=0.0, split_invariant=True),
-    "trades": Expected(always(5, 2, 2), miscounted=True, settings=STEPS),
-    "trades-awp": Expected(always(7, 2, 4), miscounted=True, settings=STEPS),
+    "trades": Expected(always(5, 2, 2), settings=STEPS),
+    "trades-awp": Expected(always(7, 2, 4), settings=STEPS),
     "zero-grad": Expected(always(2, 1, 1)),
 }

@@ -67,6 +67,7 @@ class Target:
 
     def __call__(self, x: Tensor, *, batch_norm: BatchNormMode = "train") -> Tensor:
         """Logits (B, K) in fp32 at ``x``, differentiable with respect to weights and input (no synchronisation)."""
+        self.passes.backwards += torch.is_grad_enabled()
         return self._forward(self._fast, x, batch_norm)
 
     def ascend(
@@ -98,6 +99,7 @@ class Target:
             logits = self._forward(network, point, batch_norm or self.ascent_batch_norm)
             (grad,) = torch.autograd.grad(score(logits), point, retain_graph=reused, create_graph=create)
         self.passes.input_gradients += 1
+        self.passes.backwards += reused
         return grad, logits if reused else logits.detach()
 
     def through(self, x: Tensor, *, batch_norm: BatchNormMode = "train") -> Tensor:
@@ -149,7 +151,8 @@ class Target:
             self.module.train(training)
         self.passes.forwards += 1
         with self._statistics(frozen=batch_norm == "train-frozen-stats"), self.autocast():
-            return network(x).float()
+            logits = network(x)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def autocast(self) -> torch.autocast:
         """The mixed precision of the network, also for what is trained beside it."""

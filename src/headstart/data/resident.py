@@ -58,7 +58,7 @@ class ResidentLoader:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from batch ``start`` on."""
-        draw = torch.Generator().manual_seed((self.seed << 40) + (epoch << 16) + self.rank)
+        draw = torch.Generator().manual_seed(((self.seed << 40) + (epoch << 16) + self.rank) % 2**64)
         order = torch.randperm(self.samples, generator=draw)
         geometry = torch.randint(0, 2 * self.pad + 1, (self.samples, 3), generator=draw)
         geometry[:, 2] = torch.randint(0, 2, (self.samples,), generator=draw)

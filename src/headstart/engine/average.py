@@ -45,10 +45,14 @@ class WeightAverage:
         torch._foreach_add_(averaged, change)
         self.updates = t + enters
 
-    def state_dict(self) -> dict[str, Tensor | int]:
-        """Averaged weights and the number of updates."""
+    def refresh(self) -> None:
+        """Take over what is counted rather than averaged; before the averaged module is written somewhere."""
         for averaged, live in self._counts:
             averaged.copy_(live)
+
+    def state_dict(self) -> dict[str, Tensor | int]:
+        """Averaged weights and the number of updates."""
+        self.refresh()
         return {"updates": int(self.updates), **{f"module.{n}": t for n, t in self.module.state_dict().items()}}
 
     def load_state_dict(self, state: dict[str, Tensor | int]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -33,6 +35,11 @@ def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str
 def write_text(path: Path, text: str) -> None:
     """Write a small text file, atomically."""
     _atomically(path, lambda temporary: Path(temporary).write_text(text))
+
+
+def save_bytes(path: Path, content: bytes) -> None:
+    """Write any file atomically."""
+    _atomically(path, lambda temporary: Path(temporary).write_bytes(content))
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -62,8 +69,9 @@ def _atomically(path: Path, write: Any) -> None:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
-        temporary.unlink(missing_ok=True)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a failed write as RuntimeError
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise UserError(f"cannot write {path} ({error}); what was saved before is untouched") from error
 
 

@@ -22,7 +22,7 @@ from headstart.config import Recipe, load_recipe, save_recipe
 from headstart.core import Clock, Method, Step, Target, TaskInfo
 from headstart.data import Batch, ImageSet, ResidentLoader, load
 from headstart.engine.average import WeightAverage
-from headstart.engine.checkpoint import load_state, save_state, save_weights
+from headstart.engine.checkpoint import load_state, save_bytes, save_state, save_weights
 from headstart.engine.graphs import GraphedUpdates
 from headstart.engine.meters import Meters
 from headstart.engine.monitor import Monitor, collapsed
@@ -234,7 +234,7 @@ class Trainer:
         # Graphs are recorded off the default stream, and must follow the eager updates on their own.
         stream = _side_stream(self.device) if self.graphs else nullcontext()
         with self._signals(), stream, bar:
-            while self.clock.update < end:
+            while self.clock.update < end or self.clock.batch == self.loader.batches:  # the latter: not yet closed
                 self._train_epoch(end, bar)
                 if self.clock.batch:  # stopped inside the epoch
                     break
@@ -258,6 +258,7 @@ class Trainer:
             bar.advance(self.clock, self.method.replays)
             every = self.recipe.checkpoint_every
             if every and self.clock.update % every < self.method.replays:
+                began = self._add_time(began)
                 self.save()
             if self.interrupted:
                 self._add_time(began)
@@ -297,16 +298,19 @@ class Trainer:
             return self.threat
         return replace(self.threat, epsilon=self.threat.epsilon * self.clock.fraction / ramp)
 
-    def _add_time(self, began: float) -> None:
+    def _add_time(self, began: float) -> float:
+        """Count the time since ``began``; returns the time now."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        self.seconds += time.perf_counter() - began
+        now = time.perf_counter()
+        self.seconds += now - began
+        return now
 
     def _close_epoch(self) -> dict[str, Any]:
         """Read the meters, validate, keep the best, write the row and the checkpoint."""
         epoch = self.clock.epoch
         row: dict[str, Any] = {"kind": "epoch", "epoch": epoch, "update": self.clock.update, **self.meters.read()}
-        self._check_finite(row["loss"])
+        self._check_finite()
         self.meters.reset()
         threat = self._threat_now()
         row |= {"lr": self.schedule.get_last_lr()[0], "epsilon": threat.epsilon, "collapsed": False}
@@ -336,19 +340,22 @@ class Trainer:
             self._keep_epoch()
         return row
 
-    def _check_finite(self, loss: float) -> None:
-        if not math.isfinite(loss):
+    def _check_finite(self) -> None:
+        """Stop before anything is written over good files if the loss or the network is no longer finite."""
+        loss = self.meters.read()["loss"]
+        weights = all(bool(t.isfinite().all()) for t in self.network.state_dict().values())
+        if not math.isfinite(loss) or not weights:
+            what = "the weights became infinite or NaN" if math.isfinite(loss) else f"the loss became {loss}"
             kept = f"the last good checkpoint is {self.last}" if self.last.exists() else "no checkpoint exists yet"
             raise UserError(
-                f"the loss became {loss} before update {self.clock.update}; {kept}. "
-                "Try a lower --lr or --clip_gradient 1"
+                f"{what} before update {self.clock.update}; {kept}. Try a lower --lr or --clip_gradient 1"
             )
 
     # -- what is kept ------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write checkpoints/last.pt, unless the loss has become infinite or NaN since the epoch began."""
-        self._check_finite(self.meters.read()["loss"])
+        """Write checkpoints/last.pt, unless loss or weights have become infinite or NaN since the epoch began."""
+        self._check_finite()
         state = self.state_dict()
         if self.fabric.is_global_zero:
             save_state(self.last, state)
@@ -401,6 +408,8 @@ class Trainer:
 
     def _save_weights(self, name: str, row: dict[str, Any]) -> None:
         if self.fabric.is_global_zero:
+            if self.average:
+                self.average.refresh()
             save_weights(self.out / name, self.selected.state_dict(), self._metadata(row))
 
     def _metadata(self, row: dict[str, Any]) -> dict[str, str]:
@@ -448,11 +457,11 @@ class Trainer:
         self._save_weights("model-last.safetensors", row)
         best = self.out / "checkpoints" / "best.safetensors"
         if best.exists():
-            (self.out / "model.safetensors").write_bytes(best.read_bytes())
+            save_bytes(self.out / "model.safetensors", best.read_bytes())
         else:
             self._save_weights("model.safetensors", row)
         record = {**self.cost(), "environment": environment(self.device)}
-        (self.out / "cost.json").write_text(json.dumps(record, indent=2) + "\n")
+        save_bytes(self.out / "cost.json", (json.dumps(record, indent=2) + "\n").encode())
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -103,7 +103,10 @@ class GeneratorInit(Init):
 
     def update_generator(self, target: Target, step: Step, h: Tensor) -> None:
         step.delta0 = self.propose(target, step, h)
-        delta = self._ascent[0](target, step)
+        ascent = self._ascent[0]
+        kept, ascent.keep = ascent.keep, False  # a loss that reuses logits0 wants those of the target's update
+        delta = ascent(target, step)
+        ascent.keep = kept
         if self.straight_through:
             delta = delta.detach() + (step.delta0 - step.delta0.detach())
         robust_loss = cross_entropy(target.through(step.x + delta), step.y, self.label_smoothing)

@@ -51,4 +51,5 @@ class Generator(nn.Module):
         )
 
     def forward(self, h: Tensor) -> Tensor:
-        return torch.tanh(cast(Tensor, self.layers(h)).float())
+        proposal = cast(Tensor, self.layers(h))
+        return torch.tanh(proposal.to(torch.promote_types(proposal.dtype, torch.float32)))

@@ -1,0 +1,87 @@
+"""FGSM-SDI on real CIFAR-10, interrupted by a signal and by kill -9, against the uninterrupted run; then AutoAttack.
+
+    python benchmarks/interruptions.py --data parquet:PATH/cifar10 --out benchmarks/results/DEVICE/interruptions.json
+
+Trains the small network twice with FGSM-SDI, once interrupted, compares the final weights bit for bit, trains it
+plainly once, and attacks both networks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from headstart.engine.record import environment
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--n", type=int, default=500, help="test images under attack")
+    parser.add_argument("--out", type=Path, required=True, help="JSON record")
+    arguments = parser.parse_args()
+    common = ["--data", arguments.data, "--epochs", str(arguments.epochs), "--checkpoint_every", "50"]
+    with tempfile.TemporaryDirectory() as folder:
+        whole, broken, plain = (Path(folder) / name for name in ("whole", "broken", "plain"))
+        sdi = ["train", "cifar10-small/fgsm-sdi", *common]
+        headstart(*sdi, "--out", str(whole))
+        codes = [
+            interrupted([*sdi, "--out", str(broken)], broken, signal.SIGTERM),
+            interrupted([*sdi, "--out", str(broken), "--resume"], broken, signal.SIGKILL),
+        ]
+        headstart(*sdi, "--out", str(broken), "--resume")
+        headstart("train", "cifar10-small/standard", *common, "--out", str(plain))
+        record: dict[str, Any] = {
+            "epochs": arguments.epochs,
+            "exit_codes": {"SIGTERM": codes[0], "SIGKILL": codes[1]},
+            "weights": {run.name: digest(run / "model-last.safetensors") for run in (whole, broken)},
+            "metrics_equal": (whole / "metrics.jsonl").read_text() == (broken / "metrics.jsonl").read_text(),
+        }
+        record["equal"] = record["weights"]["whole"] == record["weights"]["broken"]
+        for run in (whole, plain):
+            headstart("evaluate", str(run), "--n", str(arguments.n), "--seed", "0")
+            result = json.loads((run / "evaluation.json").read_text())
+            result.pop("broken_by")
+            record[f"evaluation of {'fgsm-sdi' if run is whole else 'standard'}"] = result
+            record[f"cost of {'fgsm-sdi' if run is whole else 'standard'}"] = json.loads(
+                (run / "cost.json").read_text()
+            )
+    record["environment"] = environment()
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"same final weights: {record['equal']}; record: {arguments.out}")
+
+
+def headstart(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "headstart.cli", *arguments], check=True)
+
+
+def interrupted(arguments: list[str], run: Path, number: signal.Signals) -> int:
+    """Start a training, wait for a checkpoint of its own and a little longer, send the signal; the exit code."""
+    last = run / "checkpoints" / "last.pt"
+    before = last.stat().st_mtime_ns if last.exists() else 0
+    process = subprocess.Popen([sys.executable, "-m", "headstart.cli", *arguments])
+    while not last.exists() or last.stat().st_mtime_ns == before:
+        if process.poll() is not None:
+            raise RuntimeError(f"training ended with {process.returncode} before its first checkpoint")
+        time.sleep(0.05)
+    time.sleep(2)
+    process.send_signal(number)
+    return process.wait()
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    main()
