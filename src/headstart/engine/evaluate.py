@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from headstart.attacks.suite import Evaluation, evaluate_model
 from headstart.config import pixel_fraction
 from headstart.data import ImageSet, load
-from headstart.errors import UserError
+from headstart.errors import UserError, unknown
 from headstart.models import build_model
 from headstart.threat import ThreatModel
 
@@ -35,18 +35,21 @@ def load_classifier(
     *,
     model: str | None = None,
     model_args: dict[str, Any] | None = None,
-    classes: int | None = None,
+    classes: int = 10,
 ) -> Classifier:
     """A run folder, a .safetensors file, a plain .pt/.pth state dict (with ``model``), or module:callable.
 
-    Plain state dicts may have a ``module.`` prefix or lie under a key such as ``state_dict``.
+    Names in state dicts may have the prefix ``module.``; plain ones may lie under a key such as ``state_dict``.
+
+    Args:
+        classes: of the network, where the file does not say.
 
     Raises:
         UserError: nothing there, an unreadable file or one with code in it, or weights of another network.
     """
     path = Path(source)
     if not path.exists() and ":" in str(source):
-        return Classifier(build_model(str(source), classes or 10, args=model_args), {})
+        return Classifier(build_model(str(source), classes, args=model_args), {})
     if path.is_dir():
         path = path / "model.safetensors"
         if not path.exists():
@@ -60,12 +63,15 @@ def load_classifier(
     args = model_args if model_args is not None else json.loads(origin.get("model_args", "{}"))
     if "classes" in origin:
         classes = len(json.loads(origin["classes"]))
-    network = build_model(name, classes or 10, int(origin.get("channels", 3)), args)
+    weights = {key.removeprefix("module."): tensor for key, tensor in weights.items()}
+    if "conv1.weight" in weights:
+        origin = {"channels": str(weights["conv1.weight"].shape[1]), **origin}
+    network = build_model(name, classes, int(origin.get("channels", 3)), args)
     missing, unexpected = network.load_state_dict(weights, strict=False) if _fits(network, weights) else ([], [])
     wrong = [f"missing {k}" for k in missing] + [f"unexpected {k}" for k in unexpected]
     if wrong or not _fits(network, weights):
         detail = ", ".join(wrong[:3]) or "shapes differ"
-        raise UserError(f"{path} does not fit the network {name} with {classes or 10} classes ({detail})")
+        raise UserError(f"{path} does not fit the network {name} with {classes} classes ({detail})")
     return Classifier(network, origin)
 
 
@@ -97,19 +103,25 @@ def evaluate(
     Raises:
         UserError: unusable source, data, suite or threat model.
     """
+    hardware = _device(device)
+    test = load(data, "test") if isinstance(data, str) else data
     if isinstance(source, nn.Module):
         classifier = Classifier(source, {})
     else:
-        classifier = load_classifier(source, model=model, model_args=model_args)
+        classes = len(test.classes) if test is not None else 10
+        classifier = load_classifier(source, model=model, model_args=model_args, classes=classes)
     origin = classifier.origin
-    data = data if data is not None else origin.get("data")
-    if data is None:
-        raise UserError("which data? name it with --data (headstart list datasets)")
+    if test is None:
+        if "data" not in origin:
+            raise UserError("which data? name it with --data (headstart list datasets)")
+        test = load(origin["data"], "test")
     epsilon = epsilon if epsilon is not None else origin.get("epsilon")
     if epsilon is None:
         raise UserError("which epsilon? give it with --epsilon, such as 8/255")
     threat = ThreatModel(pixel_fraction(epsilon), norm or origin.get("norm", "linf"))
-    test = load(data, "test") if isinstance(data, str) else data
+    test = _suited(test, origin)
+    if not isinstance(source, nn.Module):
+        _check_shape(classifier.network, test)
     if n is not None and not 0 < n <= len(test):
         raise UserError(f"n is {n}; {test.name} has {len(test)} images, so 1 to {len(test)}")
     x, y = test.tensors()
@@ -122,12 +134,58 @@ def evaluate(
         threat,
         suite,
         batch_size=batch_size,
-        device=torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device),
+        device=hardware,
         seed=seed,
         progress=progress,
         total=len(test),
         tf32=tf32,
     )
+
+
+def _device(name: str) -> torch.device:
+    """The device of that name; auto takes CUDA where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise unknown("device", name, ("auto", "cpu", "cuda")) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda is not available on this machine; use --device cpu")
+    return device
+
+
+def _suited(test: ImageSet, origin: dict[str, str]) -> ImageSet:
+    """The test set as the weights need it: grey images become RGB for a network of colour images.
+
+    Raises:
+        UserError: other classes than the weights were trained on, or colour images for a network of grey ones.
+    """
+    trained = json.loads(origin.get("classes", "[]"))
+    unnamed = [str(k) for k in range(len(trained))]
+    subset = trained == unnamed and list(test.classes) == unnamed[: len(test.classes)]  # not every class has an image
+    if trained and len(test.classes) != len(trained) and not subset:
+        raise UserError(
+            f"{test.name} has {len(test.classes)} classes, but the weights were trained on the {len(trained)} of "
+            f"{origin.get('data', 'other data')}; evaluate them on data with those classes"
+        )
+    channels = int(origin.get("channels", test.shape[0]))
+    if channels == 1 and test.shape[0] == 3:
+        raise UserError(f"{test.name} is in colour, but the weights were trained on grey images; choose other --data")
+    if channels == 3 and test.shape[0] == 1:
+        return ImageSet(test.images.expand(-1, -1, -1, 3), test.labels, test.classes, test.name)
+    return test
+
+
+@torch.no_grad()
+def _check_shape(network: nn.Module, test: ImageSet) -> None:
+    try:
+        network.eval()(torch.zeros(1, *test.shape))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"the network does not take images of shape {test.shape}, as in {test.name}: {reason}"
+        ) from error
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -150,7 +208,7 @@ def _read_plain(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise UserError(f"{path} holds no state dict; save model.state_dict()")
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}, {}
+    return content, {}
 
 
 def _fits(network: nn.Module, weights: dict[str, Tensor]) -> bool:

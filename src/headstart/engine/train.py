@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import signal
@@ -18,6 +19,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from torch import Tensor, nn
 
+from headstart import comm
 from headstart.config import Recipe, load_recipe, save_recipe
 from headstart.core import Clock, Method, Step, Target, TaskInfo
 from headstart.data import Batch, ImageSet, ResidentLoader, load
@@ -37,6 +39,7 @@ from headstart.threat import ThreatModel
 # What may differ when a run is resumed: where it runs and how it is kept, not what is computed.
 RESUMABLE_CHANGES = {"max_steps", "device", "devices", "num_nodes", "checkpoint_every", "keep", "on_collapse"}
 LIVE_WATCH = 256  # validation images on which the live network is watched while its average is being selected
+CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR}
 
 
 class Interrupted(Exception):
@@ -81,16 +84,21 @@ def train(
     classes, channels = len(train_set.classes), train_set.shape[0]
     network = model if model is not None else build_model(recipe.model, classes, channels, recipe.model_args)
     trainer = Trainer(recipe, out, fabric, network, train_set, val_set)
-    if resume and trainer.last.exists():
-        trainer.load_state_dict(load_state(trainer.last))
-    elif fabric.is_global_zero:
-        out.mkdir(parents=True, exist_ok=True)
-        save_recipe(recipe, out / "config.yaml")
     try:
+        if resume and trainer.last.exists():
+            trainer.load_state_dict(load_state(trainer.last))
+        elif fabric.is_global_zero:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "metrics.jsonl").unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+            save_recipe(recipe, out / "config.yaml")
         return trainer.fit(progress)
     except torch.OutOfMemoryError as error:
         half = max(1, recipe.batch_size // 2)
         raise UserError(f"out of memory at batch_size {recipe.batch_size}; try --batch_size {half}") from error
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        raise UserError(f"cannot write to {out} ({error}); what was saved before is untouched") from error
 
 
 def make_fabric(recipe: Recipe, out: Path) -> Fabric:
@@ -118,7 +126,7 @@ def _side_stream(device: torch.device) -> torch.cuda.StreamContext:
 def _check_folder(recipe: Recipe, out: Path, resume: bool) -> None:
     config = out / "config.yaml"
     if not config.exists():
-        if out.is_dir() and any(out.iterdir()):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UserError(f"{out} exists and is not a run; choose another --out")
         return
     if not resume:
@@ -343,13 +351,11 @@ class Trainer:
     def _check_finite(self) -> None:
         """Stop before anything is written over good files if the loss or the network is no longer finite."""
         loss = self.meters.read()["loss"]
-        weights = all(bool(t.isfinite().all()) for t in self.network.state_dict().values())
-        if not math.isfinite(loss) or not weights:
+        broken = ~torch.stack([t.isfinite().all() for t in (*self.network.parameters(), *self.network.buffers())]).all()
+        if not math.isfinite(loss) or comm.sum_(broken.float()):  # batch-norm statistics may break in one process
             what = "the weights became infinite or NaN" if math.isfinite(loss) else f"the loss became {loss}"
             kept = f"the last good checkpoint is {self.last}" if self.last.exists() else "no checkpoint exists yet"
-            raise UserError(
-                f"{what} before update {self.clock.update}; {kept}. Try a lower --lr or --clip_gradient 1"
-            )
+            raise UserError(f"{what} before update {self.clock.update}; {kept}. Try a lower --lr or --clip_gradient 1")
 
     # -- what is kept ------------------------------------------------------------------------------------------
 

@@ -61,7 +61,7 @@ def _import_model(name: str, classes: int, args: dict[str, Any]) -> nn.Module:
     try:
         build = getattr(importlib.import_module(module), attribute)
         model = build(classes=classes, **args)
-    except (ImportError, AttributeError, TypeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"model {name}: {error}; give module:callable, called with classes={classes}") from error
     if not isinstance(model, nn.Module):
         raise UserError(f"model {name} returned {type(model).__name__}; it must return a torch.nn.Module")
