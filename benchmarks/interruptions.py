@@ -2,8 +2,8 @@
 
     python benchmarks/interruptions.py --data parquet:PATH/cifar10 --out benchmarks/results/DEVICE/interruptions.json
 
-Trains the small network twice with FGSM-SDI, once interrupted, compares the final weights bit for bit, trains it
-plainly once, and attacks both networks.
+Trains a network half as wide as the recipe's twice with FGSM-SDI, once interrupted, compares the final weights bit for
+bit, trains it plainly once, and attacks both networks. Two runs go side by side on one thread each.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from headstart.engine.record import environment
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def main() -> None:
@@ -29,16 +33,23 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=500, help="test images under attack")
     parser.add_argument("--out", type=Path, required=True, help="JSON record")
     arguments = parser.parse_args()
-    common = ["--data", arguments.data, "--epochs", str(arguments.epochs), "--checkpoint_every", "50"]
+    common = [
+        "--model_args.widths",
+        "[16,32,64]",
+        "--data",
+        arguments.data,
+        "--epochs",
+        str(arguments.epochs),
+        "--checkpoint_every",
+        "50",
+    ]
     with tempfile.TemporaryDirectory() as folder:
         whole, broken, plain = (Path(folder) / name for name in ("whole", "broken", "plain"))
         sdi = ["train", "cifar10-small/fgsm-sdi", *common]
-        headstart(*sdi, "--out", str(whole))
-        codes = [
-            interrupted([*sdi, "--out", str(broken)], broken, signal.SIGTERM),
-            interrupted([*sdi, "--out", str(broken), "--resume"], broken, signal.SIGKILL),
-        ]
-        headstart(*sdi, "--out", str(broken), "--resume")
+        with ThreadPoolExecutor(2) as pool:
+            uninterrupted = pool.submit(headstart, *sdi, "--out", str(whole))
+            codes = pool.submit(interrupted_twice, [*sdi, "--out", str(broken)], broken).result()
+            uninterrupted.result()
         headstart("train", "cifar10-small/standard", *common, "--out", str(plain))
         record: dict[str, Any] = {
             "epochs": arguments.epochs,
@@ -62,14 +73,22 @@ def main() -> None:
 
 
 def headstart(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "headstart.cli", *arguments], check=True)
+    subprocess.run([sys.executable, "-m", "headstart.cli", *arguments], check=True, env=ENVIRONMENT)
+
+
+def interrupted_twice(arguments: list[str], run: Path) -> tuple[int, int]:
+    """Train with a SIGTERM, resume into a SIGKILL, resume to the end; the exit codes of the first two."""
+    ended = interrupted(arguments, run, signal.SIGTERM)
+    killed = interrupted([*arguments, "--resume"], run, signal.SIGKILL)
+    headstart(*arguments, "--resume")
+    return ended, killed
 
 
 def interrupted(arguments: list[str], run: Path, number: signal.Signals) -> int:
     """Start a training, wait for a checkpoint of its own and a little longer, send the signal; the exit code."""
     last = run / "checkpoints" / "last.pt"
     before = last.stat().st_mtime_ns if last.exists() else 0
-    process = subprocess.Popen([sys.executable, "-m", "headstart.cli", *arguments])
+    process = subprocess.Popen([sys.executable, "-m", "headstart.cli", *arguments], env=ENVIRONMENT)
     while not last.exists() or last.stat().st_mtime_ns == before:
         if process.poll() is not None:
             raise RuntimeError(f"training ended with {process.returncode} before its first checkpoint")

@@ -82,9 +82,11 @@ def _explain(message: str, arguments: Sequence[str]) -> str:
         flags = [word.split("=")[0] for word in words if word.startswith("-")]
         if not flags:
             return f"unexpected {words[0]!r} after headstart {command} (headstart {command} --help)"
-        near = difflib.get_close_matches(flags[0].split(".")[0], _actions(command), n=1)
+        near = difflib.get_close_matches(flags[0].split(".")[0], _actions(command), n=1, cutoff=0.7)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"unknown flag {flags[0]}{hint} (headstart {command} --help lists them)"
+    if bare := re.match(r"argument (-\S+): expected one argument", message):
+        return f"{bare[1]} needs a value (headstart {command} --help)"
     if missing := re.match(r"the following arguments are required: (.*)", message):
         return f"{command} needs {missing[1].replace(f'{command}.', '').upper()} (headstart {command} --help)"
     return message
@@ -136,6 +138,7 @@ def _overrides(options: Namespace) -> dict[str, Any]:
 
 
 def _train(options: Namespace) -> int:
+    from headstart import comm
     from headstart.engine.train import Interrupted, train
 
     recipe = load_recipe(options.recipe, **_overrides(options))
@@ -148,6 +151,8 @@ def _train(options: Namespace) -> int:
         flags = " ".join(_quoted(a) for a in sys.argv[2:] if a != "--resume")
         print(f"interrupted; the state is saved. Continue with: headstart train {flags} --resume", file=sys.stderr)
         return 130
+    if comm.rank() > 0:
+        return 0
     val = next((row["val"] for row in reversed(result.metrics) if "val" in row), None)
     if val:
         print("validation: clean {clean:.1%}, FGSM {fgsm:.1%}, PGD-10 {pgd:.1%}".format(**val))

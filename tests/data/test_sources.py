@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def test_digits_are_always_split_alike() -> None:
 
 
 def test_reads_what_was_written(folder: Path) -> None:
-    """Over two files, in the order of their names; test and validation files are the test split."""
+    """Over two files, in the order of their names; where there are no test files, validation is the test split."""
     images = pixels(5)
     write(folder / "train-00001.parquet", [encoded(i) for i in images[3:]], [1, 0], ["cat", "dog", "eel"])
     write(folder / "train-00000.parquet", [encoded(i) for i in images[:3]], [0, 1, 0], ["cat", "dog", "eel"])
@@ -67,6 +68,8 @@ def test_reads_what_was_written(folder: Path) -> None:
     assert data.shape == (3, 8, 6)
     assert data.name == "pets (train)"
     assert load(source(folder), "test").labels.tolist() == [1]
+    write(folder / "test.parquet", [encoded(i) for i in images[:2]], [2, 2], ["cat", "dog", "eel"])
+    assert load(source(folder), "test").labels.tolist() == [2, 2]
 
 
 def test_reads_jpeg(folder: Path) -> None:
@@ -94,8 +97,7 @@ def test_palettes_transparency_and_orientation(folder: Path) -> None:
     wide = Image.fromarray(pixels(1, size=(6, 8))[0])
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees to see it upright
-    turned = encoded(wide)
-    stream = __import__("io").BytesIO()
+    stream = io.BytesIO()
     wide.save(stream, "PNG", exif=exif)
     turned = {"bytes": stream.getvalue(), "path": None}
     write(folder / "train.parquet", [encoded(palette), encoded(clear), turned], [0, 1, 2])
@@ -156,7 +158,7 @@ def test_columns_that_cannot_be_told_apart_are_named(folder: Path) -> None:
 def test_missing_folder_files_and_names(folder: Path) -> None:
     refused(folder, "data folder .*pets does not exist")
     write(folder / "train.parquet", [encoded(pixels(1)[0])], [0])
-    refused(folder, r"has no test\*\.parquet or valid\*\.parquet or val\*\.parquet; it holds \['train.parquet'\]", "test")
+    refused(folder, r"has no test\*\.parquet or val\*\.parquet; it holds \['train.parquet'\]", "test")
     with pytest.raises(UserError, match="unknown data set 'cifra10'; did you mean 'cifar10'"):
         load("cifra10", "train")
 
@@ -197,9 +199,7 @@ def test_images_of_different_sizes(folder: Path) -> None:
         ([0, None, 1], None, "row 1 has no label"),
     ],
 )
-def test_labels_outside_the_classes(
-    folder: Path, labels: list[int | None], names: list[str] | None, said: str
-) -> None:
+def test_labels_outside_the_classes(folder: Path, labels: list[int | None], names: list[str] | None, said: str) -> None:
     write(folder / "train.parquet", [encoded(i) for i in pixels(3)], labels, names)
     refused(folder, said)
 
@@ -315,7 +315,6 @@ def test_works_without_a_cache(
 # -- real data --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_cifar10(monkeypatch: pytest.MonkeyPatch) -> None:
     if not (SHARED / "cifar10").is_dir():
         pytest.skip("there is no copy of CIFAR-10 in ../shared/data/cifar10")

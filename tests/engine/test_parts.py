@@ -155,8 +155,8 @@ def state(average: WeightAverage) -> dict[str, Any]:
 def test_meters_weigh_batches_by_their_size() -> None:
     meters = Meters(torch.device("cpu"))
     assert meters.read() == {"loss": 0.0, "train_accuracy": 0.0}
-    meters.add(torch.tensor(1.0), torch.tensor([[2.0, 0.0]] * 3), torch.tensor([0, 0, 1]))
-    meters.add(torch.tensor(5.0), torch.tensor([[0.0, 1.0]]), torch.tensor([0]))
+    meters.add(torch.tensor(1.0), torch.tensor([[2.0, 0.0]] * 3), torch.tensor([0, 0, 1]), 0)
+    meters.add(torch.tensor(5.0), torch.tensor([[0.0, 1.0]]), torch.tensor([0]), 1)
     assert meters.read() == {"loss": 2.0, "train_accuracy": 0.5}
     meters.reset()
     assert meters.read()["loss"] == 0

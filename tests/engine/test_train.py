@@ -238,6 +238,13 @@ def test_stops_when_training_is_no_longer_finite(
     assert all(tensor.isfinite().all() for tensor in state["network"].values())
     with safe_open(tmp_path / "checkpoints" / "best.safetensors", framework="pt") as best:
         assert all(best.get_tensor(name).isfinite().all() for name in best.keys())  # noqa: SIM118
+    broken = tmp_path / "broken-batch.safetensors"
+    assert broken.exists() == (what == "logits")
+    if what == "logits":
+        assert str(broken) in message
+        with safe_open(broken, framework="pt") as kept:
+            assert kept.metadata()["update"] == str(after - 1)  # counted from 0
+            assert kept.get_tensor("x").shape[1:] == digits.shape
     healthy = train(recipe, tmp_path, resume=True, data=digits, model=Poisoned(0, "nothing"), progress=False)
     assert healthy.cost["updates"] == UPDATES
 

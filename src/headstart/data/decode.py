@@ -43,7 +43,8 @@ def read_parquet(files: Sequence[Path], name: str, on_bad_image: str) -> ImageSe
     try:
         table = pa.concat_tables([pq.read_table(file) for file in files])
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{name}: cannot read {', '.join(map(str, files))} as parquet ({error})") from error
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{name}: cannot read {', '.join(map(str, files))} as parquet ({reason})") from error
     images, note = _decode_table(table, name, on_bad_image)
     try:
         _write_cache(cached, images, note)

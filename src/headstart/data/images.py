@@ -86,13 +86,14 @@ def from_arrays(x: Tensor | np.ndarray, y: Tensor | Sequence[int], name: str = "
         raise UserError(f"{name}: images have shape {tuple(images.shape)}; expected (N, C, H, W)")
     if labels.is_floating_point() or labels.dim() != 1:
         raise UserError(f"{name}: labels are {labels.dtype} {tuple(labels.shape)}; expected (N,) integers")
-    if images.is_floating_point():
+    if images.is_floating_point() and len(images):
         if images.isnan().any():
             row = int(images.flatten(1).isnan().any(1).nonzero()[0])
             raise UserError(f"{name}: image {row} has NaN pixels; remove or repair it")
         low, high = float(images.min()), float(images.max())
         if low < 0 or high > 1:
             raise UserError(f"{name}: pixels range from {low:g} to {high:g}; they must lie in [0, 1] (divide by 255?)")
+    if images.is_floating_point():
         images = (images * 255).round().to(torch.uint8)
     classes = tuple(str(k) for k in range(int(labels.max()) + 1)) if len(labels) else ()
     return ImageSet(images.permute(0, 2, 3, 1).contiguous(), labels.long(), classes, name)

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from headstart.data.images import ImageSet
 
+SPREAD = 0x9E3779B1  # odd, its bits evenly mixed: neighbouring seeds end up far apart
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -58,7 +60,8 @@ class ResidentLoader:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from batch ``start`` on."""
-        draw = torch.Generator().manual_seed(((self.seed << 40) + (epoch << 16) + self.rank) % 2**64)
+        seed = (self.seed * SPREAD + (epoch << 16) + self.rank) % 2**32  # more than 32 bits the generator ignores
+        draw = torch.Generator().manual_seed(seed)
         order = torch.randperm(self.samples, generator=draw)
         geometry = torch.randint(0, 2 * self.pad + 1, (self.samples, 3), generator=draw)
         geometry[:, 2] = torch.randint(0, 2, (self.samples,), generator=draw)

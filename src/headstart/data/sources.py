@@ -18,10 +18,10 @@ OnBadImage = Literal["error", "skip"]
 SOURCES = {
     "digits": "1,797 grey 8x8 digits that ship with scikit-learn, for the demo",
     "cifar10": "CIFAR-10, from $HEADSTART_DATA/cifar10 or the hub (uoft-cs/cifar10)",
-    "parquet:PATH": "a folder of train*.parquet and test*/valid*.parquet files with an image and a label column",
+    "parquet:PATH": "a folder of train*.parquet and test*.parquet or val*.parquet with an image and a label column",
 }
 HUB = {"cifar10": "uoft-cs/cifar10"}
-SPLIT_FILES: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("test", "valid", "val")}
+SPLIT_FILES: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("test", "val")}  # the first that is there
 
 
 def load(name: str, split: Split, on_bad_image: OnBadImage = "error") -> ImageSet:
@@ -57,7 +57,8 @@ def _digits(split: Split) -> ImageSet:
 def _parquet(folder: Path, split: Split, on_bad_image: OnBadImage) -> ImageSet:
     if not folder.is_dir():
         raise UserError(f"data folder {folder} does not exist; give parquet:PATH of a folder with train*.parquet")
-    files = sorted(f for prefix in SPLIT_FILES[split] for f in folder.glob(f"{prefix}*.parquet"))
+    found = (sorted(folder.glob(f"{prefix}*.parquet")) for prefix in SPLIT_FILES[split])
+    files = next((files for files in found if files), [])
     if not files:
         wanted = " or ".join(f"{prefix}*.parquet" for prefix in SPLIT_FILES[split])
         raise UserError(f"{folder} has no {wanted}; it holds {[f.name for f in sorted(folder.iterdir())][:5]}")

@@ -13,10 +13,14 @@ class Meters:
 
     def __init__(self, device: torch.device) -> None:
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)
+        self.first_broken = torch.full((), -1, device=device)
+        """Index of the first update whose loss was not finite; -1 for none."""
 
     @torch.no_grad()
-    def add(self, loss: Tensor, logits: Tensor, y: Tensor) -> None:
-        """Count a batch: loss (), logits (B, K), labels (B,)."""
+    def add(self, loss: Tensor, logits: Tensor, y: Tensor, update: int) -> None:
+        """Count the batch of an update: loss (), logits (B, K), labels (B,)."""
+        first = (self.first_broken < 0) & ~loss.detach().isfinite()
+        self.first_broken.masked_fill_(first, update)
         correct = (logits.argmax(1) == y).sum()
         self.sums += torch.stack([loss.detach().double() * len(y), correct.double(), correct.new_full((), len(y))])
 

@@ -39,7 +39,7 @@ class Monitor:
             x = self.images[rows].float().div_(255).contiguous(memory_format=torch.channels_last)
             counts += self._correct(module, x, self.labels[rows], threat, draw)
         module.train(was_training)
-        clean, single, multi = (comm.sum_(counts) / self.size).tolist()
+        clean, single, multi = (count / self.size for count in comm.sum_(counts).tolist())
         return {"n": self.size, "clean": clean, "fgsm": single, "pgd": multi}
 
     @staticmethod

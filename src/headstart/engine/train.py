@@ -287,7 +287,7 @@ class Trainer:
         if self.average:
             self.average.update(self.method.averages(step))
         assert step.logits is not None
-        self.meters.add(loss, step.logits, step.y)
+        self.meters.add(loss, step.logits, step.y, self.clock.update)
         self.clock = replace(self.clock, update=self.clock.update + 1)
 
     def _descend(self, step: Step) -> Tensor:
@@ -355,7 +355,21 @@ class Trainer:
         if not math.isfinite(loss) or comm.sum_(broken.float()):  # batch-norm statistics may break in one process
             what = "the weights became infinite or NaN" if math.isfinite(loss) else f"the loss became {loss}"
             kept = f"the last good checkpoint is {self.last}" if self.last.exists() else "no checkpoint exists yet"
-            raise UserError(f"{what} before update {self.clock.update}; {kept}. Try a lower --lr or --clip_gradient 1")
+            batch = self._keep_broken_batch()
+            raise UserError(
+                f"{what} before update {self.clock.update}; {kept}{batch}. Try a lower --lr or --clip_gradient 1"
+            )
+
+    def _keep_broken_batch(self) -> str:
+        """Write the batch whose loss was not finite first; the order of an epoch follows from its number."""
+        update = int(self.meters.first_broken)
+        if update < 0 or not self.fabric.is_global_zero:
+            return ""
+        epoch, batch = divmod(update // self.method.replays, self.loader.batches)
+        cut = next(self.loader.epoch(epoch, start=batch))
+        path = self.out / "broken-batch.safetensors"
+        save_weights(path, {"x": cut.x, "y": cut.y, "index": cut.index}, {"update": str(update), "epoch": str(epoch)})
+        return f", the batch of update {update} is in {path}"
 
     # -- what is kept ------------------------------------------------------------------------------------------
 

@@ -106,7 +106,7 @@ def mep_cs(
         info,
         decay=decay,
         relative_alpha=relative_alpha,
-        reset_every=reset_every or published_reset(info),
+        reset_every=published_reset(info) if reset_every is None else reset_every,
         compact=compact,
     )
     return Method(init, SignSteps(relative_alpha, label_smoothing=loss.label_smoothing), loss)

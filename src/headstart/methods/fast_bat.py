@@ -60,7 +60,7 @@ def build(info: TaskInfo, alpha: float | None = None, penalty: float = 10.0) -> 
 
     Steps and loss as in FastBAT, from delta0 = box(U(epsilon)). The published code makes two passes at x + delta2
     where one serves both gradients, and so moves batch-norm statistics once more. The loss reported includes the
-    correction. H assumes the maximum norm. Double backward needs the network uncompiled (``compile: false``).
+    correction. H assumes the maximum norm. The double backward runs uncompiled.
 
     Args:
         alpha: step size a on the raw gradient of the summed loss, in pixel fractions per unit of it; None is the

@@ -66,7 +66,8 @@ def ep(
         compact, aligned: as in fgsm-mep.
     """
     memory = perturbation_memory(info, compact, aligned)
-    init = Remembered(memory, reset_every=reset_every or published_reset(info), box=box_start)
+    reset_every = published_reset(info) if reset_every is None else reset_every
+    init = Remembered(memory, reset_every=reset_every, box=box_start)
     return prior_guided(info, init, weight, relative_alpha, label_smoothing)
 
 
@@ -102,7 +103,7 @@ def mep(
         info,
         decay=decay,
         relative_alpha=relative_alpha,
-        reset_every=reset_every or published_reset(info),
+        reset_every=published_reset(info) if reset_every is None else reset_every,
         compact=compact,
         aligned=aligned,
         box=box_start,

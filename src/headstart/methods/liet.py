@@ -11,6 +11,7 @@ from headstart import comm
 from headstart.core.method import GraphKey, Init, Method, TaskInfo
 from headstart.core.step import Step
 from headstart.core.target import Target
+from headstart.errors import UserError
 from headstart.parts.ascents import SignSteps
 from headstart.parts.losses import Aligned, Criterion, jensen_shannon
 from headstart.registry import register
@@ -100,6 +101,8 @@ def build(
         replaced: range of the share of replaced entries; None takes (0.1, 0.5), (0, 1) above 8/255.
         template_every: batches between two refreshes, counted in the epoch; the paper has 10 for CIFAR-10 at 16/255.
     """
+    if template_every < 1:
+        raise UserError(f"template_every is {template_every}; it must be at least 1 (the paper's is 20)")
     large = is_large(info)
     if label_smoothing is None:
         label_smoothing = 0.4 if large else 0.8 if info.classes == 100 else 0.6

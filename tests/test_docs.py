@@ -1,0 +1,187 @@
+"""The documents: what they say of methods is what is registered, and what they tell the reader to type works."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+import headstart
+from headstart.cli import make_parser
+from headstart.config import load_recipe
+from headstart.core import Clock, Step
+from headstart.registry import build_method, methods
+from tests.helpers import CLASSES, IMAGE_SHAPE, THREAT, batches, info, sgd, tiny_net
+
+ROOT = Path(headstart.__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+METHODS = (ROOT / "docs" / "methods.md").read_text()
+COLUMNS = ["name", "update", "passes", "memory", "source", "differs from the published code"]
+BLOCK = re.compile(r"^[ ]*```(\w*)\n(.*?)^[ ]*```", re.M | re.S)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+COMMAND = re.compile(r"^(?:\S+/)?headstart\s+(.*)$")
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def blocks(document: Path, *languages: str) -> list[str]:
+    """The code blocks of a document in these languages."""
+    return [code for language, code in BLOCK.findall(document.read_text()) if language in languages]
+
+
+def method_rows() -> dict[str, list[str]]:
+    """The rows of the methods' tables by name: the cells of the columns that all of them share, and the last."""
+    rows: dict[str, list[str]] = {}
+    inside = False
+    for line in METHODS.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|"):
+            inside = False
+        elif cells[: len(COLUMNS)] == COLUMNS:
+            inside = True
+        elif inside and not set(line) <= set("|-"):
+            name = cells[0].strip("`")
+            assert len(cells) == len(COLUMNS) + 1, f"row {name} has {len(cells)} cells; an equation with a bar?"
+            assert name not in rows, f"{name} has two rows"
+            rows[name] = cells
+    return rows
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Every ``headstart`` command line in a code block or between backticks, with its document."""
+    for document in DOCUMENTS:
+        text = document.read_text()
+        lines = [line for code in blocks(document, "sh", "bash", "console", "") for line in code.splitlines()]
+        lines += re.findall(r"`([^`\n]+)`", BLOCK.sub("", text))
+        for line in lines:
+            if found := COMMAND.match(line.strip().removeprefix("$ ")):
+                yield document.name, found[1]
+
+
+COMMANDS = sorted(set(commands()))
+
+
+# -- methods ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_method_has_its_row() -> None:
+    assert method_rows().keys() == methods().keys()
+
+
+@pytest.mark.parametrize("name", methods())
+def test_rows_repeat_the_registry(name: str) -> None:
+    entry, row = methods()[name], method_rows()[name]
+    assert row[COLUMNS.index("passes")] == entry.passes
+    assert row[COLUMNS.index("source")] == entry.source
+    assert all(row), "an empty cell"
+
+
+def test_methods_with_a_graph_key_are_those_named() -> None:
+    """A key on every batch of an epoch, with default settings."""
+    said = re.search(r"<!-- graph keys -->\n(.*?)<!-- /graph keys -->", METHODS, re.S)
+    assert said is not None
+    x, y, index = batches(1)[0]
+    steps = [Step(x, y, THREAT, Clock(b, 16, 0, 2, b), index) for b in range(3)]
+    built = {name: build_method(name, info()) for name in methods()}
+    assert set(re.findall(r"`([\w-]+)`", said[1])) == {
+        name for name, method in built.items() if all(method.graph_key(step) is not None for step in steps)
+    }
+
+
+def test_named_settings_exist() -> None:
+    """The first column of the table of settings."""
+    table = METHODS.split("| setting | meaning |")[1].split("\n\n")[0]
+    known = {setting for entry in methods().values() for setting in entry.settings}
+    assert set(re.findall(r"`(\w+)`", " ".join(row.split("|")[1] for row in table.splitlines()[2:]))) <= known
+
+
+# -- command lines ---------------------------------------------------------------------------------------------------
+
+
+def test_there_are_command_lines() -> None:
+    assert {line.split()[0] for _, line in COMMANDS} >= {"train", "evaluate", "list"}
+
+
+@pytest.mark.parametrize(("document", "line"), COMMANDS)
+def test_command_lines_parse(document: str, line: str) -> None:
+    words = shlex.split(line, comments=True)
+    parser = make_parser()
+    if words[-1] == "--help":
+        with contextlib.redirect_stdout(io.StringIO()), pytest.raises(SystemExit) as exited:
+            parser.parse_args(words)
+        assert exited.value.code == 0
+        return
+    options = parser.parse_args(words)
+    if words[0] == "train":
+        given = {k: v for k, v in options.train.as_dict().items() if k not in ("recipe", "out", "resume")}
+        recipe = load_recipe(words[1], **{k: v for k, v in given.items() if v is not None})
+        build_method(recipe.method, info(), recipe.method_args)
+    if words[0] == "bench":
+        for name in options.bench.recipes:
+            load_recipe(name)
+
+
+# -- Python ----------------------------------------------------------------------------------------------------------
+
+
+def test_readme_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = blocks(ROOT / "README.md", "python")[0]
+    assert "epochs=10" in code
+    assert 'out="runs/digits"' in code
+    code = code.replace("epochs=10", "epochs=1, progress=False, device='cpu'")
+    exec(code.replace('"runs/digits"', repr(str(tmp_path / "digits"))), {})
+    assert 0 <= float(capsys.readouterr().out.split()[-1]) <= 1
+    assert (tmp_path / "digits" / "model.safetensors").exists()
+
+
+def test_readme_loop() -> None:
+    code = blocks(ROOT / "README.md", "python")[1].replace("(3, 32, 32)", repr(IMAGE_SHAPE))
+    x, y, _ = batches(1, size=16)[0]
+    model = tiny_net(classes=CLASSES)
+    before = [p.clone() for p in model.parameters()]
+    loader = DataLoader(TensorDataset(x, y), batch_size=8)
+    names = {"headstart": headstart, "model": model, "loader": loader, "optimizer": sgd(model)}
+    exec(code, names)
+    assert torch.isfinite(names["loss"])  # type: ignore[arg-type]
+    assert not any(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_contributing_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The method that the guide writes registers, builds and takes the setting that the guide gives it."""
+    code = "\n".join(line.removeprefix("   ") for line in blocks(ROOT / "CONTRIBUTING.md", "python")[0].splitlines())
+    methods()
+    monkeypatch.setattr(headstart.registry, "_METHODS", dict(headstart.registry._METHODS))
+    exec(code, {})
+    assert methods()["half-noise"].summary
+    build_method("half-noise", info(), {"relative_alpha": 0.5})
+
+
+# -- links -----------------------------------------------------------------------------------------------------------
+
+LINKS = [(d, link) for d in DOCUMENTS for link in LINK.findall(d.read_text()) if not re.match(r"\w+:", link)]
+
+
+@pytest.mark.parametrize(("document", "link"), LINKS, ids=lambda value: getattr(value, "name", value))
+def test_links_lead_somewhere(document: Path, link: str) -> None:
+    path, _, anchor = link.partition("#")
+    target = document.parent / path if path else document
+    assert target.exists(), f"{document.name} points to {link}"
+    if anchor:
+        headings = re.findall(r"^#+ (.*)$", target.read_text(), re.M)
+        assert anchor in {re.sub(r"[^\w -]", "", h).strip().lower().replace(" ", "-") for h in headings}
+
+
+def test_named_paths_exist() -> None:
+    """The README's table of where things are."""
+    table = (ROOT / "README.md").read_text().split("## Where things are")[1]
+    paths = [path for row in table.splitlines() if row.startswith("| `") for path in re.findall(r"`([\w/.]+/)`", row)]
+    assert len(paths) >= 6
+    package = ROOT / "src" / "headstart"
+    assert [p for p in paths if not ((ROOT / p).is_dir() or (package / p).is_dir())] == []
