@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 import shlex
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +15,11 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import headstart
+from headstart import registry
 from headstart.cli import make_parser
 from headstart.config import load_recipe
-from headstart.core import Clock, Step
-from headstart.registry import build_method, methods
+from headstart.core import Clock, Step, Target
+from headstart.registry import MethodEntry, build_method, methods
 from tests.helpers import CLASSES, IMAGE_SHAPE, THREAT, batches, info, sgd, tiny_net
 
 ROOT = Path(headstart.__file__).parents[2]
@@ -68,6 +70,16 @@ def commands() -> Iterator[tuple[str, str]]:
 COMMANDS = sorted(set(commands()))
 
 
+@pytest.fixture
+def guides_method(monkeypatch: pytest.MonkeyPatch) -> MethodEntry:
+    """The method that CONTRIBUTING.md writes, registered while the test runs."""
+    before = methods()
+    monkeypatch.setattr(registry, "_METHODS", dict(before))
+    exec(textwrap.dedent(blocks(ROOT / "CONTRIBUTING.md", "python")[0]), {})
+    (name,) = methods().keys() - before.keys()
+    return methods()[name]
+
+
 # -- methods ---------------------------------------------------------------------------------------------------------
 
 
@@ -110,7 +122,7 @@ def test_there_are_command_lines() -> None:
 
 
 @pytest.mark.parametrize(("document", "line"), COMMANDS)
-def test_command_lines_parse(document: str, line: str) -> None:
+def test_command_lines_parse(document: str, line: str, guides_method: MethodEntry) -> None:
     words = shlex.split(line, comments=True)
     parser = make_parser()
     if words[-1] == "--help":
@@ -153,14 +165,16 @@ def test_readme_loop() -> None:
     assert not any(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
-def test_contributing_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The method that the guide writes registers, builds and takes the setting that the guide gives it."""
-    code = "\n".join(line.removeprefix("   ") for line in blocks(ROOT / "CONTRIBUTING.md", "python")[0].splitlines())
-    methods()
-    monkeypatch.setattr(headstart.registry, "_METHODS", dict(headstart.registry._METHODS))
-    exec(code, {})
-    assert methods()["half-noise"].summary
-    build_method("half-noise", info(), {"relative_alpha": 0.5})
+def test_contributing_python(guides_method: MethodEntry) -> None:
+    """The method that the guide writes trains, and says of itself what the guide says."""
+    x, y, index = batches(1)[0]
+    target = Target(tiny_net())
+    loss = build_method(guides_method.name, info())(target, Step(x, y, THREAT, Clock(0, 16, 0, 2, 0), index))
+    loss.backward()
+    passes = target.passes
+    counted = f"{passes.forwards}F {passes.input_gradients}Bx {passes.backwards}B"
+    assert guides_method.passes == counted
+    assert guides_method.summary
 
 
 # -- links -----------------------------------------------------------------------------------------------------------
@@ -183,5 +197,5 @@ def test_named_paths_exist() -> None:
     table = (ROOT / "README.md").read_text().split("## Where things are")[1]
     paths = [path for row in table.splitlines() if row.startswith("| `") for path in re.findall(r"`([\w/.]+/)`", row)]
     assert len(paths) >= 6
-    package = ROOT / "src" / "headstart"
-    assert [p for p in paths if not ((ROOT / p).is_dir() or (package / p).is_dir())] == []
+    folders = [ROOT, ROOT / "src" / "headstart", ROOT / "benchmarks"]
+    assert [path for path in paths if not any((folder / path).is_dir() for folder in folders)] == []

@@ -19,9 +19,7 @@ def catalogue(what: str) -> list[dict[str, str]]:
 def _methods() -> list[dict[str, str]]:
     from headstart.registry import methods
 
-    return [
-        {"name": e.name, "summary": e.summary, "source": e.source, "passes": e.passes} for e in methods().values()
-    ]
+    return [{"name": e.name, "summary": e.summary, "source": e.source, "passes": e.passes} for e in methods().values()]
 
 
 def _recipes() -> list[dict[str, str]]:

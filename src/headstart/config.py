@@ -221,12 +221,17 @@ def load_recipe(name: str, **overrides: Any) -> Recipe:
     for key in overrides:
         if key not in Recipe.__dataclass_fields__:
             raise unknown("recipe field", key, Recipe.__dataclass_fields__)
+    return Recipe(**changed(name, overrides))
+
+
+def changed(name: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a recipe with ``changes``; another method drops the settings that were written for the first."""
     fields = recipe_fields(name)
-    if overrides.get("method", fields.get("method")) != fields.get("method"):
+    if changes.get("method", fields.get("method")) != fields.get("method"):
         fields["method_args"] = {}
         if Path(name).suffix not in YAML:
-            fields = recipe_fields(f"{name.split('/')[0]}/{overrides['method']}")
-    return Recipe(**merge(fields, overrides))
+            fields = recipe_fields(f"{name.split('/')[0]}/{changes['method']}")
+    return merge(fields, changes)
 
 
 def recipe_fields(name: str) -> dict[str, Any]:
@@ -282,4 +287,4 @@ def _from_file(path: Path) -> dict[str, Any]:
         if key not in Recipe.__dataclass_fields__ and key != "recipe":
             raise unknown(f"key in {path}:", str(key), [*Recipe.__dataclass_fields__, "recipe"])
     base = content.pop("recipe", None)
-    return merge(recipe_fields(str(base)), content) if base else content
+    return changed(str(base), content) if base else content

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from headstart.core import Method, Passes, Step
 
 EAGER_UPDATES = 3  # of each kind before it is recorded: libraries choose algorithms, optimisers make their state
+KEPT = 8  # recordings; keys that follow the epoch make new ones all the time
 INPUTS = ("x", "y", "index", "geometry")
 
 
@@ -63,6 +64,8 @@ class GraphedUpdates:
         for group in self.optimizer.param_groups:
             self.lr.fill_(group["lr"])
         if key not in self.recordings:
+            if len(self.recordings) == KEPT:
+                del self.recordings[next(iter(self.recordings))]
             self.recordings[key] = self._record(step)
         return self._replay(self.recordings[key], step)
 
