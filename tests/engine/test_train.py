@@ -192,6 +192,13 @@ def test_damaged_checkpoint_is_refused(tmp_path: Path, digits: ImageSet) -> None
         train(tiny(), tmp_path, resume=True, data=digits, progress=False)
 
 
+def test_the_result_holds_the_selected_weights(tmp_path: Path, digits: ImageSet) -> None:
+    result = train(tiny(), tmp_path, data=digits, progress=False)
+    with safe_open(tmp_path / "model.safetensors", framework="pt") as stored:
+        for name, tensor in result.model.state_dict().items():
+            assert torch.equal(tensor, stored.get_tensor(name)), name
+
+
 # -- losses and weights that are not finite ---------------------------------------------------------------------------
 
 

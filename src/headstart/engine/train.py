@@ -17,6 +17,7 @@ from typing import Any, cast
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from headstart import comm
@@ -48,7 +49,7 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished run: its folder, the selected network, the rows of metrics.jsonl and its cost."""
+    """A finished run: its folder, the network of model.safetensors, the rows of metrics.jsonl and its cost."""
 
     out: Path
     model: nn.Module
@@ -254,6 +255,9 @@ class Trainer:
         self._write_results()
         if self.fabric.is_global_zero:
             self.fabric.logger.finalize("success")
+        best = self.out / "checkpoints" / "best.safetensors"
+        if best.exists():
+            self.selected.load_state_dict(load_file(best))
         return TrainResult(self.out, self.selected, self.metrics, self.cost())
 
     def _train_epoch(self, end: int, bar: TrainingProgress) -> None:
