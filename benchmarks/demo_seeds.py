@@ -1,4 +1,4 @@
-"""The demo with several seeds, and the table of the README.
+"""The demo with several seeds, all 500 test images attacked: the table of the README.
 
 python benchmarks/demo_seeds.py --out benchmarks/results/DEVICE/demo_seeds.json --seeds 0 1 2
 """
@@ -25,7 +25,7 @@ def main() -> None:
     demos = []
     for seed in arguments.seeds:
         with tempfile.TemporaryDirectory() as folder:
-            demo = run_demo(Path(folder), seed)
+            demo = run_demo(Path(folder), seed, n=500)
             details = json.loads((Path(folder) / "details.json").read_text())
             demos.append({**demo, "collapse": details["collapse"], "passes": details["passes"]})
     record = {"demos": demos, "summary": summary(demos)}

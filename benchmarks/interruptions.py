@@ -21,6 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+
 from headstart.engine.record import environment
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -99,7 +101,11 @@ def interrupted(arguments: list[str], run: Path, number: signal.Signals) -> int:
 
 
 def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    """Of the tensors; the order of the metadata in a safetensors file is not fixed."""
+    content = hashlib.sha256()
+    for name, tensor in sorted(load_file(path).items()):
+        content.update(name.encode() + tensor.numpy().tobytes())
+    return content.hexdigest()[:16]
 
 
 if __name__ == "__main__":

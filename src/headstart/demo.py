@@ -31,9 +31,10 @@ from headstart.threat import ThreatModel
 METHODS = ("pgd-at", "fgsm-sdi", "fgsm-rs", "fgsm")  # the slowest first, so that the cores finish together
 SHOWN = ("fgsm", "fgsm-rs", "fgsm-sdi", "pgd-at")
 SAMPLES = 6
+ATTACKED = 200  # test images; AutoAttack on all 500 would take longer than the training
 
 
-def run_demo(out: Path, seed: int = 0) -> dict[str, Any]:
+def run_demo(out: Path, seed: int = 0, n: int = ATTACKED) -> dict[str, Any]:
     """Train, attack and report into ``out``; what an earlier call finished there is not done again.
 
     Each method runs in a process of its own on one thread, one process per core: networks this small gain nothing
@@ -49,7 +50,7 @@ def run_demo(out: Path, seed: int = 0) -> dict[str, Any]:
     recipes = {m: load_recipe(f"digits/{m}", seed=seed, device="cpu") for m in METHODS}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(len(METHODS), os.cpu_count() or 1), mp_context=context) as pool:
-        futures = {m: pool.submit(run_method, recipe, out / "runs" / m) for m, recipe in recipes.items()}
+        futures = {m: pool.submit(run_method, recipe, out / "runs" / m, n) for m, recipe in recipes.items()}
         _follow(futures, recipes, out)
         results = [futures[m].result() for m in SHOWN]
     recipe = recipes["fgsm-sdi"]
@@ -70,15 +71,15 @@ def run_demo(out: Path, seed: int = 0) -> dict[str, Any]:
     return demo
 
 
-def run_method(recipe: Recipe, out: Path) -> dict[str, Any]:
-    """Train one method and attack the network that validation selected; runs in a process of its own."""
+def run_method(recipe: Recipe, out: Path, n: int) -> dict[str, Any]:
+    """Train one method and attack the selected network on n test images; runs in a process of its own."""
     torch.set_num_threads(1)
     result = train(recipe, out, resume=out.exists(), progress=False)
     stored = out / "evaluation.json"
     if stored.exists():
         attacked = json.loads(stored.read_text())
     else:
-        attacked = {s: evaluate(out, suite=s, progress=False, device="cpu").to_json() for s in ("pgd", "standard")}
+        attacked = {s: evaluate(out, suite=s, n=n, progress=False, device="cpu").to_json() for s in ("pgd", "standard")}
         write_text(stored, json.dumps(attacked, indent=2) + "\n")
     pgd, standard = attacked["pgd"], attacked["standard"]
     return {
