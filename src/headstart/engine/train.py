@@ -341,7 +341,7 @@ class Trainer:
             flat = {f"val/{k}": v for k, v in row.get("val", {}).items() if k != "n"}
             flat |= {k: row[k] for k in ("loss", "train_accuracy", "lr", "epsilon")}
             self.fabric.log_dict(flat, step=self.clock.update)
-        if row["collapsed"]:
+        if row["collapsed"] and not any(r["collapsed"] for r in self.metrics[:-1]):
             print(
                 f"catastrophic overfitting at epoch {epoch}: PGD accuracy {row.get('live', row['val'])['pgd']:.1%}, "
                 f"FGSM accuracy {row.get('live', row['val'])['fgsm']:.1%} ({self.recipe.on_collapse})",
