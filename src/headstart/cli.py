@@ -139,7 +139,8 @@ def _overrides(options: Namespace) -> dict[str, Any]:
 
 def _train(options: Namespace) -> int:
     from headstart import comm
-    from headstart.engine.train import Interrupted, train
+    from headstart.engine.launch import Interrupted
+    from headstart.engine.train import train
 
     recipe = load_recipe(options.recipe, **_overrides(options))
     out = options.out or Path("runs") / f"{Path(options.recipe).stem}-{recipe.method}-{recipe.seed}".lower()

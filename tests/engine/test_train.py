@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from headstart.core import Step
 from headstart.data import ImageSet
-from headstart.engine import checkpoint
+from headstart.engine import checkpoint, folder
 from headstart.engine import train as engine
 from headstart.engine.checkpoint import load_state
 from headstart.engine.monitor import Monitor, collapsed
@@ -113,19 +113,19 @@ def crash_before_first_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(path: Path, state: dict[str, Any]) -> None:
         raise Crash
 
-    monkeypatch.setattr(engine, "save_state", crash)
+    monkeypatch.setattr(folder, "save_state", crash)
 
 
 def crash_between_row_and_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second epoch's row is written, its checkpoint is not."""
-    save = engine.save_state
+    save = folder.save_state
 
     def crash(path: Path, state: dict[str, Any]) -> None:
         if len(state["metrics"]) == 2:
             raise Crash
         save(path, state)
 
-    monkeypatch.setattr(engine, "save_state", crash)
+    monkeypatch.setattr(folder, "save_state", crash)
 
 
 @pytest.mark.parametrize(

@@ -5,28 +5,27 @@ from __future__ import annotations
 import errno
 import json
 import math
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from headstart import comm
-from headstart.config import Recipe, load_recipe, save_recipe
+from headstart.config import Recipe
 from headstart.core import Clock, Method, Step, Target, TaskInfo
 from headstart.data import Batch, ImageSet, ResidentLoader, load
 from headstart.engine.average import WeightAverage
-from headstart.engine.checkpoint import load_state, save_bytes, save_state, save_weights
+from headstart.engine.checkpoint import load_state, save_weights
+from headstart.engine.folder import RunFolder
 from headstart.engine.graphs import GraphedUpdates
+from headstart.engine.launch import Interrupted, StopSignal, make_fabric
 from headstart.engine.meters import Meters
 from headstart.engine.monitor import Monitor, collapsed
 from headstart.engine.optim import make_optimizer, make_schedule
@@ -37,14 +36,8 @@ from headstart.models import build_model
 from headstart.registry import build_method
 from headstart.threat import ThreatModel
 
-# What may differ when a run is resumed: where it runs and how it is kept, not what is computed.
-RESUMABLE_CHANGES = {"max_steps", "device", "devices", "num_nodes", "checkpoint_every", "keep", "on_collapse"}
 LIVE_WATCH = 256  # validation images on which the live network is watched while its average is being selected
 CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR}
-
-
-class Interrupted(Exception):
-    """SIGINT or SIGTERM arrived; the state is saved."""
 
 
 @dataclass(frozen=True)
@@ -77,21 +70,19 @@ def train(
             too little memory, or a loss that is not finite.
         Interrupted: stopped by a signal, with the state saved.
     """
-    out = Path(out)
-    _check_folder(recipe, out, resume)
-    fabric = make_fabric(recipe, out)
+    folder = RunFolder(Path(out))
+    folder.check(recipe, resume)
+    fabric = make_fabric(recipe, folder.path)
     torch.manual_seed(recipe.seed)
     train_set, val_set = (data or load(recipe.data, "train", recipe.on_bad_image)).split(recipe.val_size)
     classes, channels = len(train_set.classes), train_set.shape[0]
     network = model if model is not None else build_model(recipe.model, classes, channels, recipe.model_args)
-    trainer = Trainer(recipe, out, fabric, network, train_set, val_set)
+    trainer = Trainer(recipe, folder, fabric, network, train_set, val_set)
     try:
-        if resume and trainer.last.exists():
-            trainer.load_state_dict(load_state(trainer.last))
-        elif fabric.is_global_zero:
-            out.mkdir(parents=True, exist_ok=True)
-            (out / "metrics.jsonl").unlink(missing_ok=True)  # of a run that ended before its first checkpoint
-            save_recipe(recipe, out / "config.yaml")
+        if resume and folder.last.exists():
+            trainer.load_state_dict(load_state(folder.last))
+        else:
+            folder.begin(recipe)
         return trainer.fit(progress)
     except torch.OutOfMemoryError as error:
         half = max(1, recipe.batch_size // 2)
@@ -102,50 +93,37 @@ def train(
         raise UserError(f"cannot write to {out} ({error}); what was saved before is untouched") from error
 
 
-def make_fabric(recipe: Recipe, out: Path) -> Fabric:
-    """Devices and processes. Fabric's own precision stays 32-true: Target opens the autocast, see there."""
-    if recipe.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device cuda is not available on this machine; use --device cpu")
-    accelerator = {"auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(recipe.device, recipe.device)
-    processes = recipe.devices * recipe.num_nodes
-    fabric = Fabric(
-        accelerator=accelerator,
-        devices=recipe.devices,
-        num_nodes=recipe.num_nodes,
-        strategy="ddp" if processes > 1 else "auto",
-        loggers=TensorBoardLogger(out, name="", version="tensorboard"),
-    )
-    fabric.launch()
-    return fabric
-
-
 def _side_stream(device: torch.device) -> torch.cuda.StreamContext:
     """Makes another stream than the default one the current one."""
     return torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
 
 
-def _check_folder(recipe: Recipe, out: Path, resume: bool) -> None:
-    config = out / "config.yaml"
-    if not config.exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UserError(f"{out} exists and is not a run; choose another --out")
-        return
-    if not resume:
-        raise UserError(f"run {out} exists; continue it with --resume or choose another --out")
-    before, now = asdict(load_recipe(str(config))), asdict(recipe)
-    for key, value in now.items():
-        if key not in RESUMABLE_CHANGES and before[key] != value:
-            raise UserError(f"{key} is {value!r} but run {out} was started with {before[key]!r}; use a new --out")
+def check_network(network: nn.Module, data: ImageSet, device: torch.device) -> None:
+    """Refuse a network that does not map images of the data set to logits of its classes."""
+    network.eval()
+    try:
+        with torch.no_grad():
+            logits = network(torch.zeros(2, *data.shape, device=device))
+    except RuntimeError as error:
+        raise UserError(f"the network does not take images of shape {data.shape}: {error}") from error
+    if not isinstance(logits, Tensor) or logits.shape != (2, len(data.classes)):
+        shape = tuple(getattr(logits, "shape", ()))
+        raise UserError(f"the network maps two images to {shape}; {data.name} has {len(data.classes)} classes")
 
 
 class Trainer:
     """Everything a run consists of, and the loop over it."""
 
     def __init__(
-        self, recipe: Recipe, out: Path, fabric: Fabric, network: nn.Module, train_set: ImageSet, val_set: ImageSet
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        fabric: Fabric,
+        network: nn.Module,
+        train_set: ImageSet,
+        val_set: ImageSet,
     ) -> None:
-        self.recipe, self.out, self.fabric = recipe, out, fabric
-        self.last = out / "checkpoints" / "last.pt"
+        self.recipe, self.folder, self.fabric = recipe, folder, fabric
         self.device = fabric.device
         world = fabric.world_size
         self.loader = ResidentLoader(
@@ -163,7 +141,7 @@ class Trainer:
         self.threat = ThreatModel(cast(float, recipe.epsilon), recipe.norm)
         self.classes = train_set.classes
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._check_network(self.network, train_set)
+        check_network(self.network, train_set, self.device)
         self.method = self._build_method(train_set)
         self.clock = Clock(updates=self.updates, epochs=recipe.epochs)
         self.optimizer = make_optimizer(recipe, self.network)
@@ -191,7 +169,7 @@ class Trainer:
         self.metrics: list[dict[str, Any]] = []
         self.seconds = 0.0
         self.best = -1.0
-        self.interrupted = False
+        self.stop = StopSignal()
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
         torch.manual_seed(recipe.seed + 1 + fabric.global_rank)  # random starts differ between processes
@@ -204,18 +182,6 @@ class Trainer:
     def selected(self) -> nn.Module:
         """The network that is validated and kept: the average where there is one."""
         return self.average.module if self.average else self.network
-
-    def _check_network(self, network: nn.Module, data: ImageSet) -> None:
-        network.eval()
-        with torch.no_grad():
-            x = torch.zeros(2, *data.shape, device=self.device)
-            try:
-                logits = network(x)
-            except RuntimeError as error:
-                raise UserError(f"the network does not take images of shape {data.shape}: {error}") from error
-        if not isinstance(logits, Tensor) or logits.shape != (2, len(data.classes)):
-            shape = tuple(getattr(logits, "shape", ()))
-            raise UserError(f"the network maps two images to {shape}; {data.name} has {len(data.classes)} classes")
 
     def _build_method(self, data: ImageSet) -> Method:
         batches, recipe = self.loader.batches, self.recipe
@@ -242,7 +208,7 @@ class Trainer:
         bar = TrainingProgress(end, self.recipe.batch_size, self.clock.update, show)
         # Graphs are recorded off the default stream, and must follow the eager updates on their own.
         stream = _side_stream(self.device) if self.graphs else nullcontext()
-        with self._signals(), stream, bar:
+        with self.stop.listening(), stream, bar:
             while self.clock.update < end or self.clock.batch == self.loader.batches:  # the latter: not yet closed
                 self._train_epoch(end, bar)
                 if self.clock.batch:  # stopped inside the epoch
@@ -252,13 +218,14 @@ class Trainer:
                 if row["collapsed"] and self.recipe.on_collapse == "stop":
                     break
         self.save()
-        self._write_results()
+        row = self.metrics[-1] if self.metrics else {"epoch": 0}
+        record = {**self.cost(), "environment": environment(self.device)}
+        self.folder.finish(self._counted(), self._metadata(row), record)
         if self.fabric.is_global_zero:
             self.fabric.logger.finalize("success")
-        best = self.out / "checkpoints" / "best.safetensors"
-        if best.exists():
-            self.selected.load_state_dict(load_file(best))
-        return TrainResult(self.out, self.selected, self.metrics, self.cost())
+        if self.folder.best.exists():
+            self.selected.load_state_dict(load_file(self.folder.best))
+        return TrainResult(self.folder.path, self.selected, self.metrics, self.cost())
 
     def _train_epoch(self, end: int, bar: TrainingProgress) -> None:
         """From where the clock stands to the end of the epoch, or of the run."""
@@ -272,7 +239,7 @@ class Trainer:
             if every and self.clock.update % every < self.method.replays:
                 began = self._add_time(began)
                 self.save()
-            if self.interrupted:
+            if self.stop.asked:
                 self._add_time(began)
                 self.save()
                 raise Interrupted
@@ -333,11 +300,10 @@ class Trainer:
             row["collapsed"] = collapsed(row.get("live", row["val"]))
             if threat == self.threat and row["val"]["pgd"] >= self.best:
                 self.best = row["val"]["pgd"]
-                self._save_weights("checkpoints/best.safetensors", row)
+                self.folder.save_best(self._counted(), self._metadata(row))
         self.metrics.append(row)
+        self.folder.add_row(row)
         if self.fabric.is_global_zero:
-            with (self.out / "metrics.jsonl").open("a") as stream:
-                stream.write(json.dumps(row) + "\n")
             flat = {f"val/{k}": v for k, v in row.get("val", {}).items() if k != "n"}
             flat |= {k: row[k] for k in ("loss", "train_accuracy", "lr", "epsilon")}
             self.fabric.log_dict(flat, step=self.clock.update)
@@ -349,7 +315,7 @@ class Trainer:
             )
         self.save()
         if self.recipe.keep:
-            self._keep_epoch()
+            self.folder.keep_epoch(self.state_dict(), epoch, self.recipe.keep)
         return row
 
     def _check_finite(self) -> None:
@@ -358,7 +324,8 @@ class Trainer:
         broken = ~torch.stack([t.isfinite().all() for t in (*self.network.parameters(), *self.network.buffers())]).all()
         if not math.isfinite(loss) or comm.sum_(broken.float()):  # batch-norm statistics may break in one process
             what = "the weights became infinite or NaN" if math.isfinite(loss) else f"the loss became {loss}"
-            kept = f"the last good checkpoint is {self.last}" if self.last.exists() else "no checkpoint exists yet"
+            last = self.folder.last
+            kept = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint exists yet"
             batch = self._keep_broken_batch()
             raise UserError(
                 f"{what} before update {self.clock.update}; {kept}{batch}. Try a lower --lr or --clip_gradient 1"
@@ -371,7 +338,7 @@ class Trainer:
             return ""
         epoch, batch = divmod(update // self.method.replays, self.loader.batches)
         cut = next(self.loader.epoch(epoch, start=batch))
-        path = self.out / "broken-batch.safetensors"
+        path = self.folder.path / "broken-batch.safetensors"
         save_weights(path, {"x": cut.x, "y": cut.y, "index": cut.index}, {"update": str(update), "epoch": str(epoch)})
         return f", the batch of update {update} is in {path}"
 
@@ -380,9 +347,7 @@ class Trainer:
     def save(self) -> None:
         """Write checkpoints/last.pt, unless loss or weights have become infinite or NaN since the epoch began."""
         self._check_finite()
-        state = self.state_dict()
-        if self.fabric.is_global_zero:
-            save_state(self.last, state)
+        self.folder.save(self.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs to end in the same weights."""
@@ -418,7 +383,7 @@ class Trainer:
                 self.average.load_state_dict(state["average"])
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{self.last} belongs to another network or method: {reason}") from error
+            raise UserError(f"{self.folder.last} belongs to another network or method: {reason}") from error
         self.clock = Clock(**state["clock"])
         self.meters.sums.copy_(state["meters"])
         self.metrics = state["metrics"]
@@ -427,14 +392,13 @@ class Trainer:
         torch.set_rng_state(state["rng"]["cpu"])
         if self.device.type == "cuda" and "cuda" in state["rng"]:
             torch.cuda.set_rng_state(state["rng"]["cuda"], self.device)
-        if self.fabric.is_global_zero:  # rows written after the checkpoint are written anew
-            (self.out / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in self.metrics))
+        self.folder.write_rows(self.metrics)
 
-    def _save_weights(self, name: str, row: dict[str, Any]) -> None:
-        if self.fabric.is_global_zero:
-            if self.average:
-                self.average.refresh()
-            save_weights(self.out / name, self.selected.state_dict(), self._metadata(row))
+    def _counted(self) -> nn.Module:
+        """The selected network, fit to be written: its average has also taken over what is not averaged."""
+        if self.average:
+            self.average.refresh()
+        return self.selected
 
     def _metadata(self, row: dict[str, Any]) -> dict[str, str]:
         """What makes a weights file usable on its own."""
@@ -452,15 +416,6 @@ class Trainer:
             "validation": json.dumps(row.get("val", {})),
         }
 
-    def _keep_epoch(self) -> None:
-        state = self.state_dict()  # on every process: rows of per-sample memory are gathered
-        if not self.fabric.is_global_zero:
-            return
-        folder = self.last.parent
-        save_state(folder / f"epoch-{self.clock.epoch:04d}.pt", state)
-        for old in sorted(folder.glob("epoch-*.pt"))[: -self.recipe.keep]:
-            old.unlink()
-
     def cost(self) -> dict[str, float]:
         """Training seconds without validation, images per second, passes, and peak memory on a GPU."""
         images = self.clock.update / self.method.replays * self.recipe.batch_size
@@ -472,38 +427,3 @@ class Trainer:
             "updates": self.clock.update,
             "peak_memory_bytes": memory,
         }
-
-    def _write_results(self) -> None:
-        """model.safetensors, the best by validation, and model-last.safetensors; cost.json with the environment."""
-        if not self.fabric.is_global_zero:
-            return
-        row = self.metrics[-1] if self.metrics else {"epoch": 0}
-        self._save_weights("model-last.safetensors", row)
-        best = self.out / "checkpoints" / "best.safetensors"
-        if best.exists():
-            save_bytes(self.out / "model.safetensors", best.read_bytes())
-        else:
-            self._save_weights("model.safetensors", row)
-        record = {**self.cost(), "environment": environment(self.device)}
-        save_bytes(self.out / "cost.json", (json.dumps(record, indent=2) + "\n").encode())
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM end the run at the next batch, with the state saved; a second one ends it at once."""
-
-        def stop(number: int, frame: Any) -> None:
-            if self.interrupted:
-                raise KeyboardInterrupt
-            self.interrupted = True
-
-        try:
-            previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not in the main thread: the caller handles signals
-            with nullcontext():
-                yield
-            return
-        try:
-            yield
-        finally:
-            for s, handler in previous.items():
-                signal.signal(s, handler)

@@ -1,0 +1,96 @@
+"""The folder of a run: what lies in it, and where."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from headstart import comm
+from headstart.config import Recipe, load_recipe, save_recipe
+from headstart.engine.checkpoint import save_bytes, save_state, save_weights
+from headstart.errors import UserError
+
+# What may differ when a run is resumed: where it runs and how it is kept, not what is computed.
+RESUMABLE_CHANGES = {"max_steps", "device", "devices", "num_nodes", "checkpoint_every", "keep", "on_collapse"}
+
+
+class RunFolder:
+    """config.yaml, metrics.jsonl, checkpoints/, the weights and cost.json of one run.
+
+    Only the first process writes; on the others the same calls do nothing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config, self.rows = path / "config.yaml", path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.last = self.checkpoints / "last.pt"
+        self.best = self.checkpoints / "best.safetensors"
+
+    def check(self, recipe: Recipe, resume: bool) -> None:
+        """Refuse a folder that holds something else than this run; reads only.
+
+        Raises:
+            UserError: not a run, a run where ``resume`` is not set, or a run of another recipe.
+        """
+        out = self.path
+        if not self.config.exists():
+            if out.exists() and (not out.is_dir() or any(out.iterdir())):
+                raise UserError(f"{out} exists and is not a run; choose another --out")
+            return
+        if not resume:
+            raise UserError(f"run {out} exists; continue it with --resume or choose another --out")
+        before, now = asdict(load_recipe(str(self.config))), asdict(recipe)
+        for key, value in now.items():
+            if key not in RESUMABLE_CHANGES and before[key] != value:
+                raise UserError(f"{key} is {value!r} but run {out} was started with {before[key]!r}; use a new --out")
+
+    def begin(self, recipe: Recipe) -> None:
+        """Start a run."""
+        if comm.rank() == 0:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.rows.unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+            save_recipe(recipe, self.config)
+
+    def write_rows(self, rows: list[dict[str, Any]]) -> None:
+        """Make metrics.jsonl these rows; those written after the checkpoint are written anew."""
+        if comm.rank() == 0:
+            self.rows.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def add_row(self, row: dict[str, Any]) -> None:
+        """Append a row to metrics.jsonl."""
+        if comm.rank() == 0:
+            with self.rows.open("a") as stream:
+                stream.write(json.dumps(row) + "\n")
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write checkpoints/last.pt."""
+        if comm.rank() == 0:
+            save_state(self.last, state)
+
+    def keep_epoch(self, state: dict[str, Any], epoch: int, keep: int) -> None:
+        """Write the checkpoint of an epoch beside the last, and remove all but the newest ``keep``."""
+        if comm.rank() == 0:
+            save_state(self.checkpoints / f"epoch-{epoch:04d}.pt", state)
+            for old in sorted(self.checkpoints.glob("epoch-*.pt"))[:-keep]:
+                old.unlink()
+
+    def save_best(self, network: nn.Module, metadata: dict[str, str]) -> None:
+        """Write the weights that validation prefers so far."""
+        if comm.rank() == 0:
+            save_weights(self.best, network.state_dict(), metadata)
+
+    def finish(self, network: nn.Module, metadata: dict[str, str], cost: dict[str, Any]) -> None:
+        """model.safetensors, the best by validation; model-last.safetensors, what training ended with; cost.json."""
+        if comm.rank() > 0:
+            return
+        save_weights(self.path / "model-last.safetensors", network.state_dict(), metadata)
+        if self.best.exists():
+            save_bytes(self.path / "model.safetensors", self.best.read_bytes())
+        else:
+            save_weights(self.path / "model.safetensors", network.state_dict(), metadata)
+        save_bytes(self.path / "cost.json", (json.dumps(cost, indent=2) + "\n").encode())
