@@ -34,9 +34,9 @@ def test_pixel_fractions(written: Any, value: float) -> None:
         (float("nan"), "epsilon is nan"),
     ],
 )
-def test_what_is_no_pixel_fraction(written: Any, said: str) -> None:
+def test_what_is_no_epsilon(written: Any, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        pixel_fraction(written)
+        Recipe(epsilon=written)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,7 @@ def test_what_is_no_pixel_fraction(written: Any, said: str) -> None:
         ("compile", 1, "it must be true or false"),
         ("method", 5, "method is 5; it must be text"),
         ("data", None, "data is None; it must be text"),
+        ("norm", "l3", r"unknown norm 'l3'; did you mean 'l2'\? \(allowed: l2, linf\)"),
         ("method_args", [1], "method_args is .*; it must be keys and values"),
         ("milestones", 5, "milestones is 5; it must be a list of whole numbers"),
         ("milestones", [1.5], "it must be a list of whole numbers"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -39,18 +39,21 @@ class Recipe:
 
     Attributes:
         data: data set, see ``headstart list datasets``.
+        image_column: column of parquet and hub sets that holds the images; null finds it.
+        label_column: column of parquet and hub sets that holds the labels; null finds it.
+        image_size: pixels to which random crops of mixed photographs are resized; null takes images of one size as is.
         model: network, see ``headstart list models``, or module:callable.
         model_args: further arguments of the network.
         method: training method, see ``headstart list methods``.
         method_args: settings of the method.
-        norm: norm of the threat model.
+        norm: norm of the threat model, linf or l2.
         epsilon: perturbation budget in pixel fractions; may be written 8/255.
         epsilon_ramp: share of the run over which epsilon rises linearly from 0.
         epochs: passes over the training part.
         max_steps: stop after so many weight updates; schedules still follow the full length.
         batch_size: samples per update over all processes.
         drop_last: leave out the incomplete last batch of an epoch.
-        pad: random crop shift in pixels, with a random flip; 0 for no augmentation.
+        pad: random crop shift in pixels, with a random flip; 0 for no augmentation. Without effect beside image_size.
         val_size: images held out of the training set for choosing the checkpoint.
         optimizer: sgd, adam or adamw.
         lr: peak learning rate.
@@ -69,6 +72,7 @@ class Recipe:
         device: auto takes CUDA where there is one.
         devices: processes on this node.
         num_nodes: nodes.
+        workers: processes per device that decode images where image_size is given; null for one per core.
         eval_every: epochs between validations.
         checkpoint_every: updates between checkpoints; 0 for at the end of epochs only.
         keep: how many epoch checkpoints to keep beside last and best; 0 for none.
@@ -77,6 +81,9 @@ class Recipe:
     """
 
     data: str = "digits"
+    image_column: str | None = None
+    label_column: str | None = None
+    image_size: int | None = None
     model: str = "resnet18"
     model_args: dict[str, Any] = field(default_factory=dict)
     method: str = "fgsm-sdi"
@@ -107,6 +114,7 @@ class Recipe:
     device: Device = "auto"
     devices: int = 1
     num_nodes: int = 1
+    workers: int | None = None
     eval_every: int = 1
     checkpoint_every: int = 0
     keep: int = 0
@@ -114,10 +122,13 @@ class Recipe:
     on_bad_image: OnBadImage = "error"
 
     def __post_init__(self) -> None:
+        from headstart.threat import ThreatModel  # here, since reading the fields must not take loading torch
+
         object.__setattr__(self, "epsilon", pixel_fraction(self.epsilon))
         for name, hint in get_type_hints(Recipe).items():
             if name != "epsilon":
                 object.__setattr__(self, name, _typed(name, getattr(self, name), hint))
+        ThreatModel(cast(float, self.epsilon), self.norm)
         at_least = dict.fromkeys(("epochs", "batch_size", "devices", "num_nodes", "val_size", "eval_every"), 1)
         at_least |= dict.fromkeys(("pad", "checkpoint_every", "keep", "seed"), 0)
         at_least |= dict.fromkeys(("momentum", "weight_decay", "clip_gradient"), 0)
@@ -131,6 +142,10 @@ class Recipe:
             raise UserError(f"seed is {self.seed}; it must be at most {LARGEST_SEED}")
         if self.lr <= 0:
             raise UserError(f"lr is {self.lr}; it must be above 0")
+        if self.image_size is not None and self.image_size < 1:
+            raise UserError(f"image_size is {self.image_size}; it must be at least 1 pixel, or null")
+        if self.workers is not None and self.workers < 0:
+            raise UserError(f"workers is {self.workers}; it must be at least 0, or null")
         if self.max_steps is not None and self.max_steps < 1:
             raise UserError(f"max_steps is {self.max_steps}; it must be at least 1")
         if early := [m for m in self.milestones if m < 1]:
@@ -184,19 +199,15 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
 
 
 def pixel_fraction(value: float | str) -> float:
-    """A number, or a fraction written like 8/255.
+    """A number, or a fraction written like 8/255; whether it can be an epsilon is for ``ThreatModel`` to say.
 
     Raises:
-        UserError: not a number, or not in [0, 1].
+        UserError: not a number.
     """
     try:
-        number = float(Fraction(value.replace(" ", ""))) if isinstance(value, str) else float(value)
+        return float(Fraction(value.replace(" ", ""))) if isinstance(value, str) else float(value)
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"epsilon is {value!r}; write a pixel fraction such as 8/255 or 0.03") from error
-    if not 0 <= number <= 1:
-        hint = f"; did you mean {number:g}/255?" if 1 < number <= 255 else ""
-        raise UserError(f"epsilon is {number:g}; it must be a pixel fraction between 0 and 1{hint}")
-    return number
 
 
 def recipe_names() -> dict[str, str]:

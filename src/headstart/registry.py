@@ -11,8 +11,10 @@ from typing import Any
 
 from headstart.core.method import Method, TaskInfo
 from headstart.errors import UserError, unknown
+from headstart.threat import NORMS
 
 Builder = Callable[..., Method]
+ANY_NORM = tuple(NORMS)
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class MethodEntry:
     source: str
     passes: str
     summary: str
+    norms: tuple[str, ...]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -35,20 +38,24 @@ class MethodEntry:
 _METHODS: dict[str, MethodEntry] = {}
 
 
-def register(name: str, *, source: str, passes: str) -> Callable[[Builder], Builder]:
+def register(
+    name: str, *, source: str, passes: str, norms: tuple[str, ...] = ("linf",)
+) -> Callable[[Builder], Builder]:
     """Register ``build(info, **settings) -> Method`` under ``name``.
 
     Args:
         name: what recipes and the command line call the method.
         source: the paper.
         passes: cost of one update, F forwards, Bx input gradients, B full backwards (methods' table in the docs).
+        norms: names of the norms that the method can train for: ``ANY_NORM`` where it leaves start, step and
+            projection to the threat model, with settings that follow epsilon in any norm.
     """
 
     def decorate(build: Builder) -> Builder:
         if name in _METHODS:
             raise ValueError(f"method {name!r} is registered twice")
         summary = (inspect.getdoc(build) or "").split("\n\n")[0].replace("\n", " ")
-        _METHODS[name] = MethodEntry(name, build, source, passes, summary)
+        _METHODS[name] = MethodEntry(name, build, source, passes, summary, norms)
         return build
 
     return decorate
@@ -66,12 +73,17 @@ def build_method(name: str, info: TaskInfo, settings: dict[str, Any] | None = No
     """Build a method by name.
 
     Raises:
-        UserError: the name or a setting is unknown, or a setting has a value the method refuses.
+        UserError: the name or a setting is unknown, a setting has a value the method refuses, or the method cannot
+            train for the norm.
     """
     known = methods()
     if name not in known:
         raise unknown("method", name, known)
     entry = known[name]
+    if info.threat.norm not in entry.norms:
+        able = ", ".join(other for other, e in known.items() if info.threat.norm in e.norms)
+        norms = " or ".join(entry.norms)
+        raise UserError(f"method {name} trains for norm {norms}, not {info.threat.norm!r} (methods that do: {able})")
     for key in settings or {}:
         if key not in entry.settings:
             raise unknown(f"setting of method {name}:", key, entry.settings)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from headstart.errors import UserError, unknown
 
@@ -15,14 +16,19 @@ class Norm(Protocol):
     """What a threat model asks of a norm. A further norm is one more class in ``NORMS``.
 
     All tensors have shape (B, C, H, W) and are in pixel fractions.
+
+    Attributes:
+        largest: the largest epsilon that makes sense, whatever the size of the images.
     """
+
+    largest: float
 
     def project(self, delta: Tensor, epsilon: float) -> Tensor:
         """The nearest point to ``delta`` inside the ball of radius ``epsilon``."""
         ...
 
-    def uniform(self, like: Tensor, epsilon: float) -> Tensor:
-        """A random perturbation inside the ball, of the shape, type and device of ``like``."""
+    def uniform(self, like: Tensor, epsilon: float, generator: Generator | None) -> Tensor:
+        """A perturbation uniform in the ball, of the shape, type and device of ``like``."""
         ...
 
     def direction(self, grad: Tensor) -> Tensor:
@@ -37,11 +43,13 @@ class Norm(Protocol):
 class LInf:
     """The maximum norm: every pixel and channel moves by at most epsilon."""
 
+    largest = 1.0
+
     def project(self, delta: Tensor, epsilon: float) -> Tensor:
         return delta.clamp(-epsilon, epsilon)
 
-    def uniform(self, like: Tensor, epsilon: float) -> Tensor:
-        return torch.empty_like(like).uniform_(-epsilon, epsilon)
+    def uniform(self, like: Tensor, epsilon: float, generator: Generator | None) -> Tensor:
+        return torch.empty_like(like).uniform_(-epsilon, epsilon, generator=generator)
 
     def direction(self, grad: Tensor) -> Tensor:
         return grad.sign()
@@ -50,7 +58,36 @@ class LInf:
         return delta.flatten(1).abs().amax(1)
 
 
-NORMS: dict[str, Norm] = {"linf": LInf()}
+class L2:
+    """The Euclidean norm over all pixels and channels of an image.
+
+    Clipping a perturbation of an image in [0, 1] to the image box only shortens it, so projecting and then clipping
+    ends inside both, as for the maximum norm.
+    """
+
+    largest = math.inf
+
+    def project(self, delta: Tensor, epsilon: float) -> Tensor:
+        length = self.size(delta).clamp_min(torch.finfo(delta.dtype).tiny)
+        return delta * (epsilon / length).clamp_max(1).view(-1, 1, 1, 1)
+
+    def uniform(self, like: Tensor, epsilon: float, generator: Generator | None) -> Tensor:
+        # A Gaussian has no preferred direction, and of a ball in d dimensions the share r^d lies within r * epsilon.
+        direction = self.direction(torch.empty_like(like).normal_(generator=generator))
+        share = like.new_empty(len(like), 1, 1, 1).uniform_(generator=generator)
+        return epsilon * share ** (1 / max(1, like[:1].numel())) * direction
+
+    def direction(self, grad: Tensor) -> Tensor:
+        # Scaled first: where the model is confident, the squares of the gradient are too small for float32.
+        tiny = torch.finfo(grad.dtype).tiny
+        scaled = grad / grad.flatten(1).abs().amax(1).clamp_min(tiny).view(-1, 1, 1, 1)
+        return scaled / self.size(scaled).clamp_min(tiny).view(-1, 1, 1, 1)
+
+    def size(self, delta: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(delta.flatten(1), dim=1)
+
+
+NORMS: dict[str, Norm] = {"linf": LInf(), "l2": L2()}
 
 
 @dataclass(frozen=True)
@@ -58,7 +95,7 @@ class ThreatModel:
     """All perturbations of norm at most ``epsilon`` that keep the image in [0, 1].
 
     Args:
-        epsilon: perturbation budget in pixel fractions, 0 < epsilon <= 1.
+        epsilon: perturbation budget in pixel fractions, at least 0; at most 1 in the maximum norm.
         norm: a name in ``NORMS``.
 
     Raises:
@@ -71,9 +108,11 @@ class ThreatModel:
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             raise unknown("norm", self.norm, NORMS)
-        if not 0 <= self.epsilon <= 1:
+        largest = NORMS[self.norm].largest
+        if not 0 <= self.epsilon <= largest or math.isinf(self.epsilon):
+            allowed = f"between 0 and {largest:g}" if math.isfinite(largest) else "of at least 0"
             hint = f"; did you mean {self.epsilon:g}/255?" if 1 < self.epsilon <= 255 else ""
-            raise UserError(f"epsilon is {self.epsilon:g}; it must be a pixel fraction between 0 and 1{hint}")
+            raise UserError(f"epsilon is {self.epsilon:g}; it must be a pixel fraction {allowed}{hint}")
 
     def project(self, delta: Tensor) -> Tensor:
         """Onto the epsilon-ball; the image box is ``box``'s business."""
@@ -83,9 +122,13 @@ class ThreatModel:
         """Clip ``delta`` so that x + delta lies in [0, 1]."""
         return torch.clamp(delta, -x, 1 - x)
 
-    def uniform(self, x: Tensor, scale: float = 1.0) -> Tensor:
-        """Random perturbation of radius scale * epsilon, not boxed; shape of ``x``."""
-        return NORMS[self.norm].uniform(x, scale * self.epsilon)
+    def uniform(self, x: Tensor, scale: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+        """Uniform in the ball of radius scale * epsilon, not boxed; shape of ``x``.
+
+        Args:
+            generator: source of the numbers, on the device of ``x``; the global one where None.
+        """
+        return NORMS[self.norm].uniform(x, scale * self.epsilon, generator)
 
     def direction(self, grad: Tensor) -> Tensor:
         """Unit step of steepest ascent."""

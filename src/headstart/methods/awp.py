@@ -8,12 +8,12 @@ from headstart.core.method import Method, TaskInfo
 from headstart.core.target import BatchNormMode
 from headstart.methods import pgd_at, trades
 from headstart.parts.awp import AdversarialWeights
-from headstart.registry import build_method, register
+from headstart.registry import ANY_NORM, build_method, register
 
 SOURCE = "Wu, Xia, Wang, NeurIPS 2020"
 
 
-@register("awp", source=SOURCE, passes="those of the method + 1F 1B")
+@register("awp", source=SOURCE, passes="those of the method + 1F 1B", norms=ANY_NORM)
 def build(
     info: TaskInfo,
     method: str = "pgd-at",
@@ -36,7 +36,7 @@ def build(
     return AdversarialWeights(build_method(method, info, method_args), gamma, warmup_epochs)
 
 
-@register("pgd-at-awp", source=SOURCE, passes="(T+2)F TBx 2B, T = steps (10)")
+@register("pgd-at-awp", source=SOURCE, passes="(T+2)F TBx 2B, T = steps (10)", norms=ANY_NORM)
 def build_pgd_at(
     info: TaskInfo,
     gamma: float = 0.01,
@@ -51,7 +51,7 @@ def build_pgd_at(
     return AdversarialWeights(method, gamma, warmup_epochs)
 
 
-@register("trades-awp", source=SOURCE, passes="(T+5)F TBx 4B, T = steps (10)")
+@register("trades-awp", source=SOURCE, passes="(T+5)F TBx 4B, T = steps (10)", norms=ANY_NORM)
 def build_trades(
     info: TaskInfo,
     gamma: float = 0.005,

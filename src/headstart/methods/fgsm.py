@@ -4,10 +4,10 @@ from headstart.core.method import Method, TaskInfo
 from headstart.parts.ascents import SignSteps
 from headstart.parts.inits import Zero
 from headstart.parts.losses import CrossEntropy
-from headstart.registry import register
+from headstart.registry import ANY_NORM, register
 
 
-@register("fgsm", source="Goodfellow, Shlens, Szegedy, ICLR 2015", passes="2F 1Bx 1B")
+@register("fgsm", source="Goodfellow, Shlens, Szegedy, ICLR 2015", passes="2F 1Bx 1B", norms=ANY_NORM)
 def build(info: TaskInfo, relative_alpha: float = 1.0, label_smoothing: float = 0.0) -> Method:
     """FGSM-AT: one sign step of length epsilon from zero; the textbook case of catastrophic overfitting.
 

@@ -4,10 +4,10 @@ from headstart.core.method import Method, TaskInfo
 from headstart.parts.ascents import SignSteps
 from headstart.parts.inits import Uniform
 from headstart.parts.losses import CrossEntropy
-from headstart.registry import register
+from headstart.registry import ANY_NORM, register
 
 
-@register("fgsm-rs", source="Wong, Rice, Kolter, ICLR 2020", passes="2F 1Bx 1B")
+@register("fgsm-rs", source="Wong, Rice, Kolter, ICLR 2020", passes="2F 1Bx 1B", norms=ANY_NORM)
 def build(info: TaskInfo, relative_alpha: float = 1.25, label_smoothing: float = 0.0) -> Method:
     """FGSM-RS: one sign step of 1.25 epsilon from a uniform random start, projected.
 

@@ -11,7 +11,7 @@ from headstart.errors import UserError
 from headstart.parts.ascents import NoAscent
 from headstart.parts.losses import CrossEntropy
 from headstart.parts.memory import BatchMemory
-from headstart.registry import register
+from headstart.registry import ANY_NORM, register
 
 
 class Carried(Init):
@@ -36,7 +36,12 @@ class Carried(Init):
         self.memory.write(step, threat.box(step.x, threat.project(step.delta0.detach() + move)))
 
 
-@register("free", source="Shafahi et al., NeurIPS 2019", passes="1F 0Bx 1B per update, m updates a batch (8)")
+@register(
+    "free",
+    source="Shafahi et al., NeurIPS 2019",
+    passes="1F 0Bx 1B per update, m updates a batch (8)",
+    norms=ANY_NORM,
+)
 def build(
     info: TaskInfo, replays: int = 8, relative_alpha: float = 1.0, label_smoothing: float = 0.0, box: bool = True
 ) -> Method:

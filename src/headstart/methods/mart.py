@@ -11,7 +11,7 @@ from headstart.core.target import BatchNormMode, Target
 from headstart.parts.ascents import SignSteps
 from headstart.parts.inits import Gaussian
 from headstart.parts.losses import CrossEntropy, kl_divergence
-from headstart.registry import register
+from headstart.registry import ANY_NORM, register
 
 
 class Mart(CrossEntropy):
@@ -35,7 +35,7 @@ class Mart(CrossEntropy):
         return super().forward(target, step) + margin + self.beta * weighted
 
 
-@register("mart", source="Wang et al., ICLR 2020", passes="(T+2)F TBx 2B, T = steps (10)")
+@register("mart", source="Wang et al., ICLR 2020", passes="(T+2)F TBx 2B, T = steps (10)", norms=ANY_NORM)
 def build(
     info: TaskInfo,
     beta: float = 5.0,

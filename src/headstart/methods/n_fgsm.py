@@ -4,10 +4,10 @@ from headstart.core.method import Method, TaskInfo
 from headstart.parts.ascents import SignSteps
 from headstart.parts.inits import Uniform
 from headstart.parts.losses import CrossEntropy
-from headstart.registry import register
+from headstart.registry import ANY_NORM, register
 
 
-@register("n-fgsm", source="de Jorge et al., NeurIPS 2022", passes="2F 1Bx 1B")
+@register("n-fgsm", source="de Jorge et al., NeurIPS 2022", passes="2F 1Bx 1B", norms=ANY_NORM)
 def build(
     info: TaskInfo, noise_scale: float = 2.0, relative_alpha: float = 1.0, label_smoothing: float = 0.0
 ) -> Method:

@@ -12,7 +12,7 @@ from headstart.errors import UserError
 from headstart.parts.ascents import SignSteps
 from headstart.parts.inits import Uniform
 from headstart.parts.losses import CrossEntropy
-from headstart.registry import register
+from headstart.registry import ANY_NORM, register
 
 
 class CheckpointStep(SignSteps):
@@ -39,8 +39,10 @@ class CheckpointStep(SignSteps):
         return scale.view(-1, 1, 1, 1) * d
 
 
-@register("ssat", source="Kim, Lee, Lee, AAAI 2021", passes="(c+1)F 1Bx 1B, c = checkpoints (3)")
-@register("fgsm-ckpt", source="Kim, Lee, Lee, AAAI 2021 (ssat by its other name)", passes="(c+1)F 1Bx 1B")
+@register("ssat", source="Kim, Lee, Lee, AAAI 2021", passes="(c+1)F 1Bx 1B, c = checkpoints (3)", norms=ANY_NORM)
+@register(
+    "fgsm-ckpt", source="Kim, Lee, Lee, AAAI 2021 (ssat by its other name)", passes="(c+1)F 1Bx 1B", norms=ANY_NORM
+)
 def build(
     info: TaskInfo,
     checkpoints: int = 3,

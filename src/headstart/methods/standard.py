@@ -4,10 +4,10 @@ from headstart.core.method import Method, TaskInfo
 from headstart.parts.ascents import NoAscent
 from headstart.parts.inits import Zero
 from headstart.parts.losses import CrossEntropy
-from headstart.registry import register
+from headstart.registry import ANY_NORM, register
 
 
-@register("standard", source="-", passes="1F 0Bx 1B")
+@register("standard", source="-", passes="1F 0Bx 1B", norms=ANY_NORM)
 def build(info: TaskInfo, label_smoothing: float = 0.0) -> Method:
     """Plain training on clean images: no robustness, the unit of cost."""
     return Method(Zero(), NoAscent(), CrossEntropy(label_smoothing))

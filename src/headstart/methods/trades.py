@@ -11,7 +11,7 @@ from headstart.core.target import BatchNormMode, Target
 from headstart.parts.ascents import SignSteps
 from headstart.parts.inits import Gaussian
 from headstart.parts.losses import cross_entropy, kl_divergence
-from headstart.registry import register
+from headstart.registry import ANY_NORM, register
 
 
 class DivergenceSteps(SignSteps):
@@ -41,7 +41,7 @@ class Trades(Loss):
         return cross_entropy(clean, step.y, self.label_smoothing) + self.beta * divergence
 
 
-@register("trades", source="Zhang et al., ICML 2019", passes="(T+3)F TBx 2B, T = steps (10)")
+@register("trades", source="Zhang et al., ICML 2019", passes="(T+3)F TBx 2B, T = steps (10)", norms=ANY_NORM)
 def build(
     info: TaskInfo,
     beta: float = 6.0,
