@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from headstart.config import load_recipe, pixel_fraction
 from headstart.core import Clock, Step, Target, TaskInfo
-from headstart.data import ImageSet
-from headstart.data.images import from_arrays
+from headstart.data import ImageSet, from_python
 from headstart.engine.evaluate import evaluate
 from headstart.engine.train import TrainResult
 from headstart.engine.train import train as train_by_recipe
@@ -24,7 +24,7 @@ def train(
     recipe: str,
     out: Path | str,
     *,
-    data: str | ImageSet | tuple[Tensor, Tensor] | None = None,
+    data: str | ImageSet | tuple[Tensor, Tensor] | Dataset[Any] | None = None,
     model: str | nn.Module | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -35,19 +35,17 @@ def train(
     Args:
         recipe: DATASET/METHOD or a YAML file.
         out: folder of the run.
-        data: name, ImageSet, or images (N, C, H, W) in [0, 1] or uint8 with labels (N,).
+        data: name, ImageSet, images (N, C, H, W) in [0, 1] or uint8 with labels (N,), or a map-style ``Dataset`` of
+            (image, label) without random transforms.
         model: name, or a network from images (B, C, H, W) in [0, 1] to logits (B, K). It is trained in place.
         fields: recipe fields, such as ``epochs=10`` or ``epsilon="4/255"``.
 
     Raises:
         UserError: see ``headstart.engine.train.train``.
     """
-    if isinstance(data, tuple):
-        data = from_arrays(*data)
-    if isinstance(data, str):
-        fields["data"] = data
-    elif data is not None:
-        fields["data"] = data.name
+    found = None if data is None or isinstance(data, str) else from_python(data)
+    if data is not None:
+        fields["data"] = data if found is None else found.name
     if isinstance(model, str):
         fields["model"] = model
     elif model is not None:
@@ -56,7 +54,7 @@ def train(
         load_recipe(recipe, **fields),
         out,
         resume=resume,
-        data=data if isinstance(data, ImageSet) else None,
+        data=found,
         model=model if isinstance(model, nn.Module) else None,
         progress=progress,
     )

@@ -28,6 +28,7 @@ class TaskInfo:
         epochs: passes over the training set of the whole run.
         features: width of the network's penultimate features, 0 if it does not offer them.
         pad: largest crop shift of the augmentation in pixels, 0 for none.
+        rescaled: whether crops are also rescaled, so that a pixel has no fixed place in the image.
     """
 
     classes: int
@@ -39,6 +40,7 @@ class TaskInfo:
     epochs: int
     features: int = 0
     pad: int = 0
+    rescaled: bool = False
 
 
 class Part(nn.Module):

@@ -1,186 +1,226 @@
-"""Encoded images in Arrow tables to one uint8 tensor, in parallel, and a cache of the result."""
+"""From encoded images to pixels: one image at its own size or cropped and resized, and whole sets in parallel."""
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
+import math
 import os
-import sys
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from PIL import Image, ImageOps
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from PIL import ExifTags, Image, ImageOps
+from torch import Tensor
 
+from headstart.config import OnBadImage
+from headstart.data.cache import remembered
+from headstart.data.encoded import Encoded, EncodedSet
 from headstart.data.images import ImageSet
 from headstart.errors import UserError
 
-CACHE_VERSION = "1"
+Box: TypeAlias = tuple[float, float, float, float]
+"""Left, top, right and bottom in pixels."""
+
+CHUNK = 1024  # rows that are read one after the other, and then decoded in parallel
+SHOWN = 224 / 256  # side of the central square that validation sees, as a share of the shorter side
+DEEP_MODES = ("I", "F")  # PIL clips these to 8 bits instead of scaling them; so are their 16-bit variants, I;16
 
 
-def read_parquet(files: Sequence[Path], name: str, on_bad_image: str) -> ImageSet:
-    """Decode parquet files, or read what an earlier call decoded from files of the same content."""
-    digest = hashlib.sha256(f"{CACHE_VERSION} {on_bad_image}".encode())
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
-    cached = cache_folder() / f"{digest.hexdigest()[:32]}.safetensors"
-    if cached.exists():
-        try:
-            return _read_cache(cached, name)
-        except (SafetensorError, UserError, ValueError, LookupError, TypeError, OSError):
-            pass  # cut short or damaged since; decoded again and replaced below
-    try:
-        table = pa.concat_tables([pq.read_table(file) for file in files])
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{name}: cannot read {', '.join(map(str, files))} as parquet ({reason})") from error
-    images, note = _decode_table(table, name, on_bad_image)
-    try:
-        _write_cache(cached, images, note)
-    except (OSError, SafetensorError) as error:
-        print(f"{name}: the decoded images are not kept for the next time ({error})", file=sys.stderr)
-    return images
+# -- one image --------------------------------------------------------------------------------------------------------
 
 
-def cache_folder() -> Path:
-    """Where decoded sets are kept: $HEADSTART_CACHE, or headstart/ in the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "headstart"
-    return Path(os.environ.get("HEADSTART_CACHE", default))
-
-
-def decode_table(table: pa.Table, name: str, on_bad_image: str) -> ImageSet:
-    """Decode the image column of a table; the columns are found by the hub's conventions.
-
-    The image column is the one of type struct<bytes, path>; the label column is "label", "labels" or ends in
-    "label" and holds integers. Class names come from the hub's schema where it has them.
-    """
-    return _decode_table(table, name, on_bad_image)[0]
-
-
-def _decode_table(table: pa.Table, name: str, on_bad_image: str) -> tuple[ImageSet, str]:
-    """The images, and a line on those that were left out, empty if none was."""
-    if table.num_rows == 0:
-        raise UserError(f"{name}: the split is empty; it needs at least one image")
-    image_column = _only([f.name for f in table.schema if pa.types.is_struct(f.type)], "image", name, table)
-    integers = [f.name for f in table.schema if pa.types.is_integer(f.type)]
-    named = [c for c in integers if c in ("label", "labels", "fine_label")]
-    label_column = _only(named or [c for c in integers if c.endswith("label")], "label", name, table)
-
-    rows = table.column(image_column).to_pylist()
-    bad: dict[int, str] = {}
-
-    def decode(row: int) -> np.ndarray | None:
-        try:
-            return _decode(rows[row] or {})
-        except Exception as error:  # decoders of damaged images raise of every kind: SyntaxError, struct.error, ...
-            bad[row] = str(error) or type(error).__name__
-            return None
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        images = list(pool.map(decode, range(len(rows)), chunksize=64))
-    if bad and on_bad_image == "error":
-        row = min(bad)
-        raise UserError(
-            f"{name}: the image in row {row} cannot be read ({bad[row]}); --on_bad_image skip leaves it out"
-        )
-    if len(bad) == len(rows):
-        raise UserError(f"{name}: none of {len(rows)} images can be read ({bad[0]})")
-    note = ""
-    if bad:
-        note = f"{len(bad)} of {len(rows)} images cannot be read and are left out, the first in row {min(bad)}"
-        print(f"{name}: {note}", file=sys.stderr)
-    labels = _labels(table, label_column, name)
-    names = _class_names(table, label_column) or tuple(str(k) for k in range(int(labels.max()) + 1))
-    kept = torch.tensor([row for row in range(len(rows)) if row not in bad])
-    pixels = torch.from_numpy(_stack(images, name))
-    return ImageSet(pixels, labels[kept], names, name), note
-
-
-def _labels(table: pa.Table, column: str, name: str) -> torch.Tensor:
-    """The label column, int64 (N,)."""
-    labels = table.column(column)
-    if labels.null_count:
-        row = labels.is_null().to_pylist().index(True)
-        raise UserError(f"{name}: row {row} has no {column}")
-    return torch.from_numpy(labels.to_numpy().astype(np.int64))
-
-
-def _decode(cell: dict[str, Any]) -> np.ndarray:
-    """One image as (H, W, 1 or 3) uint8, its EXIF orientation applied."""
-    data, path = cell.get("bytes"), cell.get("path")
-    if data is None and not path:
-        raise ValueError("no image there")
-    source: Any = io.BytesIO(data) if data is not None else path
-    with Image.open(source) as opened:
-        image = ImageOps.exif_transpose(opened)
-        image = image if image.mode in ("L", "RGB") else image.convert("RGB")
-        pixels = np.asarray(image, dtype=np.uint8)
+def whole(encoded: Encoded) -> np.ndarray:
+    """An image at its own size, (H, W, 1 or 3) uint8, grey if it is stored as grey."""
+    with _opened(encoded) as image:
+        pixels = np.asarray(_upright(image) if image.mode == "L" else _rgb(_upright(image)))
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
-def _stack(images: list[np.ndarray | None], name: str) -> np.ndarray:
-    """The images that are there in one array; grey ones among colour ones become RGB."""
-    good = [image for image in images if image is not None]
-    size, channels = good[0].shape[:2], max(image.shape[2] for image in good)
-    for row, image in enumerate(images):
-        if image is not None and image.shape[:2] != size:
-            raise UserError(
-                f"{name}: the image in row {row} is {image.shape[:2]}, the first is {size}; all must have one size"
-            )
-    return np.stack([np.repeat(i, 3, axis=2) if i.shape[2] < channels else i for i in good])
+def centre(width: int, height: int) -> Box:
+    """The central square that validation sees, as resizing the shorter side to 256 and cutting out 224 leaves it."""
+    side = min(width, height) * SHOWN
+    left, top = (width - side) / 2, (height - side) / 2
+    return left, top, left + side, top + side
 
 
-def _only(columns: list[str], what: str, name: str, table: pa.Table) -> str:
-    if len(columns) != 1:
-        found = f"found {', '.join(columns)}" if columns else "found none"
-        raise UserError(f"{name}: needs exactly one {what} column, {found} among {', '.join(table.column_names)}")
-    return columns[0]
+def resized(encoded: Encoded, size: int, choose: Callable[[int, int], Box] = centre) -> np.ndarray:
+    """A part of an image, (size, size, 3) uint8, bilinear with antialiasing.
+
+    Args:
+        choose: from width and height of the upright image to the part.
+    """
+    with _opened(encoded) as image:
+        width, height = reversed(image.size) if _orientation(image) > 4 else image.size  # turned by a quarter
+        left, top, right, bottom = choose(width, height)
+        needed = max(size / (right - left), size / (bottom - top))
+        if needed < 1:  # JPEG decodes to 1/2, 1/4 or 1/8 in a fraction of the time; other formats ignore this
+            image.draft(None, (math.ceil(image.width * needed), math.ceil(image.height * needed)))
+        upright = _rgb(_upright(image))
+        x, y = upright.width / width, upright.height / height
+        part = (left * x, top * y, min(right * x, upright.width), min(bottom * y, upright.height))
+        return np.asarray(upright.resize((size, size), Image.Resampling.BILINEAR, part))
 
 
-def _class_names(table: pa.Table, column: str) -> tuple[str, ...] | None:
-    described = (table.schema.metadata or {}).get(b"huggingface")
-    if described is None:
-        return None
-    feature = json.loads(described).get("info", {}).get("features", {}).get(column, {})
-    return tuple(feature["names"]) if feature.get("names") else None
+@contextmanager
+def _opened(encoded: Encoded) -> Iterator[Image.Image]:
+    """The picture; from a file, its pixels are decoded later.
 
-
-def _write_cache(path: Path, images: ImageSet, note: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {"images": images.images.contiguous(), "labels": images.labels}
-    metadata = {"classes": json.dumps(images.classes), "checksum": images.checksum(), "note": note}
-    _atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
-
-
-def _read_cache(path: Path, name: str) -> ImageSet:
-    with safe_open(path, framework="pt") as stored:
-        metadata = stored.metadata()
-        images = ImageSet(
-            stored.get_tensor("images"), stored.get_tensor("labels"), tuple(json.loads(metadata["classes"])), name
-        )
-    if images.checksum() != metadata["checksum"]:
-        raise SafetensorError(f"{path} does not match its checksum")
-    if note := metadata.get("note"):
-        print(f"{name}: {note}", file=sys.stderr)
-    return images
-
-
-def _atomically(path: Path, write: Callable[[str], None]) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    os.close(handle)
+    Raises:
+        ValueError: no image, a single pixel, or more than 8 bits per channel. PIL raises further types for damaged
+            files, and DecompressionBombError for pictures that are too large to be true.
+    """
+    if encoded is None:
+        raise ValueError("no image there")
+    if isinstance(encoded, (Tensor, np.ndarray)):
+        image = Image.fromarray(_eight_bits(encoded))
+    elif isinstance(encoded, Image.Image):
+        image = encoded
+    else:
+        image = Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
     try:
-        write(temporary)
-        os.replace(temporary, path)
+        if image.size == (1, 1):
+            raise ValueError("it is a single pixel")
+        if image.mode.startswith(DEEP_MODES):
+            raise ValueError(f"it has more than 8 bits per channel, mode {image.mode}")
+        yield image
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        if image is not encoded:
+            image.close()
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8, as cameras note it; above 4, width and height change places."""
+    return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    return image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bits(pixels: Tensor | np.ndarray) -> np.ndarray:
+    """A tensor (C, H, W), uint8 or float in [0, 1], or an array (H, W, C) or (H, W) of the same, as PIL takes it."""
+    array = pixels.detach().cpu().movedim(0, -1).numpy() if isinstance(pixels, Tensor) else pixels
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3)):
+        raise ValueError(f"it has shape {tuple(pixels.shape)}; expected tensors (C, H, W) or arrays (H, W, C)")
+    if np.issubdtype(array.dtype, np.floating):
+        if np.isnan(array).any():
+            raise ValueError("it has NaN pixels")
+        if array.min() < 0 or array.max() > 1:
+            raise ValueError(f"its pixels range from {array.min():g} to {array.max():g}, not in [0, 1]")
+        array = (array * 255).round().astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise ValueError(f"its pixels are {array.dtype}; expected uint8, or float in [0, 1]")
+    return np.ascontiguousarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array)
+
+
+# -- a set ------------------------------------------------------------------------------------------------------------
+
+
+def decode(data: EncodedSet, on_bad_image: OnBadImage = "error", n: int | None = None) -> ImageSet:
+    """A set whose images have one size, or its first n, at that size; grey if all are.
+
+    The whole set is kept on disk for the next time, where its content can be told from another's.
+    """
+    rows, key = torch.arange(len(data))[:n], data.fingerprint() if n is None else None
+    return remembered(f"{key}-{on_bad_image}" if key else None, data.name, lambda: _decode(data, rows, on_bad_image))
+
+
+def decode_centres(data: EncodedSet, rows: Tensor, size: int, on_bad_image: OnBadImage = "error") -> ImageSet:
+    """The central squares of some rows, size x size, RGB."""
+    return remembered(None, data.name, lambda: _decode(data, rows, on_bad_image, partial(resized, size=size)))
+
+
+def attempt(encoded: Encoded, form: Callable[[Encoded], np.ndarray]) -> np.ndarray | str:
+    """The pixels that ``form`` makes, or why there are none."""
+    try:
+        return form(encoded)
+    except Exception as error:  # decoders of damaged images raise of every kind: SyntaxError, struct.error, ...
+        return " ".join(str(error).split()) or type(error).__name__
+
+
+def unreadable(data: EncodedSet, row: int, why: str) -> UserError:
+    """The error for an image that is not to be skipped."""
+    return UserError(
+        f"{data.name}: the image {data.place(row)} cannot be read ({why}); repair or remove it, "
+        "or train without it by --on_bad_image skip"
+    )
+
+
+def left_out(data: EncodedSet, bad: Collection[int], total: int) -> str:
+    """A line on the images that were skipped."""
+    return f"{len(bad)} of {total} images cannot be read and are left out, the first {data.place(min(bad))}"
+
+
+def _decode(
+    data: EncodedSet, rows: Tensor, on_bad_image: OnBadImage, form: Callable[[Encoded], np.ndarray] = whole
+) -> tuple[ImageSet, str]:
+    """Some rows, and a line on those that were left out, empty if none was. Reads in order, decodes in parallel."""
+    pixels: np.ndarray | None = None
+    first, grey = 0, True
+    bad: dict[int, str] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for begin in range(0, len(rows), CHUNK):
+            chunk = rows[begin : begin + CHUNK].tolist()
+            images = pool.map(partial(attempt, form=form), [data.read(row) for row in chunk])
+            for place, (row, image) in enumerate(zip(chunk, images, strict=True), begin):
+                if isinstance(image, str):
+                    if on_bad_image == "error":
+                        raise unreadable(data, row, image)
+                    bad[row] = image
+                    continue
+                if pixels is None:
+                    pixels, first = _room(len(rows), image.shape[:2], data.name), row
+                if image.shape[:2] != pixels.shape[1:3]:
+                    raise _two_sizes(data, row, image.shape[:2], first, pixels.shape[1:3])
+                pixels[place] = image
+                grey &= image.shape[2] == 1
+    if pixels is None:
+        raise UserError(f"{data.name}: none of {len(rows)} images can be read ({next(iter(bad.values()))})")
+    kept = torch.tensor([row not in bad for row in rows.tolist()])
+    decoded = torch.from_numpy(pixels[..., :1] if grey else pixels)
+    decoded = (decoded[kept] if bad else decoded).contiguous()
+    note = left_out(data, bad, len(rows)) if bad else ""
+    return ImageSet(decoded, data.labels[rows[kept]], data.classes, data.name), note
+
+
+def _room(n: int, size: tuple[int, ...], name: str) -> np.ndarray:
+    """An array for n RGB images of a size; refused if they exceed the memory that is free."""
+    shape = (n, *size, 3)
+    needed, free = math.prod(shape) / 2**30, available_memory() / 2**30
+    if needed > free:
+        raise UserError(
+            f"{name}: {n} decoded images of {_size(size)} need {needed:.1f} GB of memory, {free:.1f} GB are free; "
+            f"--image_size streams the training part, --n evaluates the first images only"
+        )
+    return np.empty(shape, np.uint8)
+
+
+def available_memory() -> float:
+    """Bytes that programs may still take; infinity where the system does not say."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return math.inf
+
+
+def _two_sizes(data: EncodedSet, row: int, size: Sequence[int], first: int, first_size: Sequence[int]) -> UserError:
+    return UserError(
+        f"{data.name}: the image {data.place(row)} is {_size(size)}, the image {data.place(first)} is "
+        f"{_size(first_size)}; --image_size, such as 224, crops all to one size"
+    )
+
+
+def _size(size: Sequence[int]) -> str:
+    height, width = size
+    return f"{width}x{height}"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import xxhash
 from torch import Tensor
 
 from headstart.errors import UserError
+
+
+class Unlabelled(UserError):
+    """A split without labels."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +37,9 @@ class ImageSet:
         if self.images.dtype != torch.uint8 or self.images.dim() != 4 or self.images.shape[3] not in (1, 3):
             shape = tuple(self.images.shape)
             raise UserError(f"{self.name}: images are {self.images.dtype} {shape}; expected uint8 (N, H, W, 1 or 3)")
-        if len(self.images) == 0:
-            raise UserError(f"{self.name}: the split is empty; it needs at least one image")
         if len(self.images) != len(self.labels):
             raise UserError(f"{self.name}: {len(self.images)} images but {len(self.labels)} labels")
-        low, high = int(self.labels.min()), int(self.labels.max())
-        if low < 0 or high >= len(self.classes):
-            bad = low if low < 0 else high
-            row = int((self.labels == bad).nonzero()[0])
-            raise UserError(f"{self.name}: label {bad} in row {row}; allowed: 0 to {len(self.classes) - 1}")
+        check_labels(self.labels, self.classes, self.name)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -61,18 +59,40 @@ class ImageSet:
         return self.images.permute(0, 3, 1, 2), self.labels
 
     def checksum(self) -> str:
-        """Fingerprint of pixels and labels, for records and resuming."""
-        digest = hashlib.sha256(self.images.contiguous().numpy().tobytes())
-        digest.update(self.labels.numpy().tobytes())
-        return digest.hexdigest()[:16]
+        """Fingerprint of pixels and labels."""
+        digest = xxhash.xxh3_128(self.images.contiguous().numpy().data)
+        digest.update(self.labels.contiguous().numpy().data)
+        return digest.hexdigest()
 
     def split(self, held_out: int) -> tuple[ImageSet, ImageSet]:
-        """Training and validation part; the same rows are held out whatever the seed of the run."""
-        if not 0 < held_out < len(self):
-            raise UserError(f"val_size is {held_out}; {self.name} has {len(self)} images, so 1 to {len(self) - 1}")
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
-        val, train = order[:held_out].sort().values, order[held_out:].sort().values
+        """Training and validation part."""
+        train, val = divide(len(self), held_out, self.name)
         return self.take(train, f"{self.name} (training part)"), self.take(val, f"{self.name} (validation part)")
+
+
+def check_labels(labels: Tensor, classes: tuple[str, ...], name: str) -> None:
+    """Refuse an empty split, and labels outside the classes.
+
+    Raises:
+        Unlabelled: every label is -1, as in test sets whose labels are kept secret.
+    """
+    if len(labels) == 0:
+        raise UserError(f"{name}: the split is empty; it needs at least one image")
+    low, high = int(labels.min()), int(labels.max())
+    if low == high == -1:
+        raise Unlabelled(f"{name}: every label is -1, so the labels are not public; choose another split or set")
+    if low < 0 or high >= len(classes):
+        bad = low if low < 0 else high
+        row = int((labels == bad).nonzero()[0])
+        raise UserError(f"{name}: label {bad} in row {row}; allowed: 0 to {len(classes) - 1}")
+
+
+def divide(samples: int, held_out: int, name: str) -> tuple[Tensor, Tensor]:
+    """Rows of the training and of the validation part; the same are held out whatever the seed of the run."""
+    if not 0 < held_out < samples:
+        raise UserError(f"val_size is {held_out}; {name} has {samples} images, so 1 to {samples - 1}")
+    order = torch.randperm(samples, generator=torch.Generator().manual_seed(0))
+    return order[held_out:].sort().values, order[:held_out].sort().values
 
 
 def from_arrays(x: Tensor | np.ndarray, y: Tensor | Sequence[int], name: str = "tensors") -> ImageSet:
@@ -95,5 +115,9 @@ def from_arrays(x: Tensor | np.ndarray, y: Tensor | Sequence[int], name: str = "
             raise UserError(f"{name}: pixels range from {low:g} to {high:g}; they must lie in [0, 1] (divide by 255?)")
     if images.is_floating_point():
         images = (images * 255).round().to(torch.uint8)
-    classes = tuple(str(k) for k in range(int(labels.max()) + 1)) if len(labels) else ()
-    return ImageSet(images.permute(0, 2, 3, 1).contiguous(), labels.long(), classes, name)
+    return ImageSet(images.permute(0, 2, 3, 1).contiguous(), labels.long(), numbered(labels), name)
+
+
+def numbered(labels: Tensor) -> tuple[str, ...]:
+    """Names for the classes of labels that come without."""
+    return tuple(str(k) for k in range(int(labels.max()) + 1)) if len(labels) else ()

@@ -24,6 +24,11 @@ class Batch:
     geometry: Tensor | None
 
 
+def generator(seed: int, epoch: int, rank: int) -> torch.Generator:
+    """The random numbers of one epoch on one process."""
+    return torch.Generator().manual_seed((seed * SPREAD + (epoch << 16) + rank) % 2**32)  # it ignores more than 32 bits
+
+
 class ResidentLoader:
     """Shuffled, augmented batches of a set held on the device.
 
@@ -33,6 +38,8 @@ class ResidentLoader:
     Args:
         pad: crop shift in pixels; a random crop of the zero-padded image and a random flip; 0 for no augmentation.
     """
+
+    rescales = False
 
     def __init__(
         self,
@@ -60,8 +67,7 @@ class ResidentLoader:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from batch ``start`` on."""
-        seed = (self.seed * SPREAD + (epoch << 16) + self.rank) % 2**32  # more than 32 bits the generator ignores
-        draw = torch.Generator().manual_seed(seed)
+        draw = generator(self.seed, epoch, self.rank)
         order = torch.randperm(self.samples, generator=draw)
         geometry = torch.randint(0, 2 * self.pad + 1, (self.samples, 3), generator=draw)
         geometry[:, 2] = torch.randint(0, 2, (self.samples,), generator=draw)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from headstart.attacks.suite import Evaluation, evaluate_model
 from headstart.config import pixel_fraction
-from headstart.data import ImageSet, load
+from headstart.data import Found, ImageSet, find, from_python, in_memory
 from headstart.errors import UserError, unknown
 from headstart.models import build_model
 from headstart.threat import ThreatModel
@@ -79,7 +79,10 @@ def evaluate(
     source: str | Path | nn.Module,
     *,
     suite: str = "standard",
-    data: str | ImageSet | None = None,
+    data: Any = None,
+    image_size: int | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
     n: int | None = None,
     epsilon: float | str | None = None,
     norm: str | None = None,
@@ -96,7 +99,10 @@ def evaluate(
     Args:
         source: what ``load_classifier`` takes, or a network from images (B, C, H, W) in [0, 1] to logits.
         suite: fgsm, pgd, quick or standard; see ``headstart list suites``.
-        data, epsilon, norm: default what the weights were trained with.
+        data: name of a data set, or whatever ``from_python`` takes; default what the weights were trained with.
+        image_size: cut the centre out of images of mixed sizes and resize it; default as in training.
+        image_column, label_column: of parquet and hub sets, where they cannot be found.
+        epsilon, norm: default what the weights were trained with.
         n: only the first n test images; default all.
         tf32: let attacks on CUDA search with TF32; verdicts stay fp32.
 
@@ -104,40 +110,45 @@ def evaluate(
         UserError: unusable source, data, suite or threat model.
     """
     hardware = _device(device)
-    test = load(data, "test") if isinstance(data, str) else data
+    found: Found | None = None
+    if data is not None:
+        named = isinstance(data, str)
+        found = find(data, "test", image_column, label_column) if named else from_python(data, "test images")
     if isinstance(source, nn.Module):
         classifier = Classifier(source, {})
     else:
-        classes = len(test.classes) if test is not None else 10
+        classes = len(found.classes) if found is not None else 10
         classifier = load_classifier(source, model=model, model_args=model_args, classes=classes)
     origin = classifier.origin
-    if test is None:
+    if found is None:
         if "data" not in origin:
             raise UserError("which data? name it with --data (headstart list datasets)")
-        test = load(origin["data"], "test")
+        columns = (image_column or origin.get("image_column"), label_column or origin.get("label_column"))
+        found = find(origin["data"], "test", *columns)
+    if n is not None and not 0 < n <= len(found):
+        raise UserError(f"n is {n}; {found.name} has {len(found)} images, so 1 to {len(found)}")
     epsilon = epsilon if epsilon is not None else origin.get("epsilon")
     if epsilon is None:
         raise UserError("which epsilon? give it with --epsilon, such as 8/255")
     threat = ThreatModel(pixel_fraction(epsilon), norm or origin.get("norm", "linf"))
-    test = _suited(test, origin)
+    if image_size is None and "image_size" in origin and not isinstance(found, ImageSet):
+        image_size = int(origin["image_size"])
+    test = _suited(in_memory(found, image_size, n), origin)
     if not isinstance(source, nn.Module):
         _check_shape(classifier.network, test)
-    if n is not None and not 0 < n <= len(test):
-        raise UserError(f"n is {n}; {test.name} has {len(test)} images, so 1 to {len(test)}")
     x, y = test.tensors()
-    count = n or len(test)
     network = classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return evaluate_model(
         network,
-        x[:count],
-        y[:count],
+        x,
+        y,
         threat,
         suite,
         batch_size=batch_size,
         device=hardware,
         seed=seed,
         progress=progress,
-        total=len(test),
+        total=len(found),
         tf32=tf32,
     )
 

@@ -15,7 +15,9 @@ from headstart.engine.checkpoint import save_bytes, save_state, save_weights
 from headstart.errors import UserError
 
 # What may differ when a run is resumed: where it runs and how it is kept, not what is computed.
-RESUMABLE_CHANGES = {"max_steps", "device", "devices", "num_nodes", "checkpoint_every", "keep", "on_collapse"}
+RESUMABLE_CHANGES = {
+    "max_steps", "device", "devices", "num_nodes", "workers", "checkpoint_every", "keep", "on_collapse",
+}  # fmt: skip
 
 
 class RunFolder:

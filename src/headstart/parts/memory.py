@@ -26,6 +26,9 @@ class SampleMemory(nn.Module):
             used, but their size varies between samples by more than float16 can hold.
         aligned: keep rows in the frame of the image before its crop and flip, undone when written and redone when
             read, zero where nothing was seen. Otherwise in the frame of the augmented image, whatever it was.
+
+    Raises:
+        UserError: aligned, where crops are rescaled.
     """
 
     def __init__(
@@ -38,6 +41,11 @@ class SampleMemory(nn.Module):
         samples: int | None = None,
     ) -> None:
         super().__init__()
+        if aligned and info.rescaled:
+            raise UserError(
+                "this method remembers perturbations by their place in the image, which crops of random scale "
+                "(image_size) lose; choose one without aligned memory, or images of one size without image_size"
+            )
         channels, self.height, self.width = info.image_shape
         self.unit, self.aligned, self.pad = unit, aligned, info.pad
         shape = (samples or info.samples, self.height * self.width * channels)

@@ -1,0 +1,107 @@
+"""What training and evaluation ask for: the parts of a training set, a test set in memory, a loader."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, TypeAlias
+
+import torch
+from torch.utils.data import Dataset
+
+from headstart.config import OnBadImage, Recipe
+from headstart.data.decode import decode, decode_centres
+from headstart.data.encoded import EncodedSet, ItemSet
+from headstart.data.images import ImageSet, divide, from_arrays
+from headstart.data.resident import ResidentLoader
+from headstart.data.sources import Split, find
+from headstart.data.streamed import StreamedLoader, StreamedSet
+from headstart.errors import UserError
+
+Found: TypeAlias = ImageSet | EncodedSet
+TrainingSet: TypeAlias = ImageSet | StreamedSet
+Loader: TypeAlias = ResidentLoader | StreamedLoader
+
+MOST_WORKERS = 16  # unless asked for more
+
+
+def load(
+    name: str,
+    split: Split,
+    on_bad_image: OnBadImage = "error",
+    *,
+    image_size: int | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> ImageSet:
+    """One split of a data set by name, decoded into memory; see ``find`` and ``in_memory``."""
+    return in_memory(find(name, split, image_column, label_column), image_size, on_bad_image=on_bad_image)
+
+
+def from_python(data: Any, name: str = "python") -> Found:
+    """An ImageSet as it is, images and labels (see ``from_arrays``), or a map-style ``torch.utils.data.Dataset``."""
+    if isinstance(data, (ImageSet, EncodedSet)):
+        return data
+    if isinstance(data, tuple) and len(data) == 2:
+        return from_arrays(*data)
+    if isinstance(data, Dataset) or (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+        return ItemSet(data, name)
+    raise UserError(f"data is {type(data).__name__}; give a name, (images, labels), an ImageSet or a map-style Dataset")
+
+
+def in_memory(
+    data: Found, image_size: int | None = None, n: int | None = None, on_bad_image: OnBadImage = "error"
+) -> ImageSet:
+    """The images of a set, or its first n: at their one size, or the central squares at ``image_size``.
+
+    Raises:
+        UserError: images that cannot be read (unless they are to be skipped), of different sizes, or too large for
+            the memory that is free.
+    """
+    if isinstance(data, ImageSet):
+        _check_in_memory(data, image_size)
+        return data if n is None else data.take(slice(0, n), data.name)
+    if image_size is None:
+        return decode(data, on_bad_image, n)
+    return decode_centres(data, torch.arange(len(data))[:n], image_size, on_bad_image)
+
+
+def load_parts(recipe: Recipe, data: Found | None = None) -> tuple[TrainingSet, ImageSet]:
+    """The training part and the validation part of the recipe's data, or of ``data``; never overlapping.
+
+    With ``image_size`` the training part is streamed, and the validation part holds central squares in memory.
+    """
+    if data is None:
+        data = find(recipe.data, "train", recipe.image_column, recipe.label_column)
+    if isinstance(data, ImageSet) or recipe.image_size is None:
+        return in_memory(data, recipe.image_size, on_bad_image=recipe.on_bad_image).split(recipe.val_size)
+    train, val = divide(len(data), recipe.val_size, data.name)
+    streamed = StreamedSet(data, train, recipe.image_size, recipe.on_bad_image, f"{data.name} (training part)")
+    return streamed, decode_centres(data, val, recipe.image_size, recipe.on_bad_image)
+
+
+def make_loader(data: TrainingSet, recipe: Recipe, device: torch.device, rank: int, world_size: int) -> Loader:
+    """The batches of one process: resident on the device, or streamed."""
+    shared: dict[str, Any] = {
+        "batch_size": recipe.batch_size // world_size,
+        "seed": recipe.seed,
+        "device": device,
+        "rank": rank,
+        "world_size": world_size,
+        "drop_last": recipe.drop_last,
+    }
+    if isinstance(data, ImageSet):
+        return ResidentLoader(data, pad=recipe.pad, **shared)
+    workers = recipe.workers if recipe.workers is not None else default_workers(recipe.devices)
+    return StreamedLoader(data, workers=workers, **shared)
+
+
+def default_workers(devices: int = 1) -> int:
+    """Decoding processes for each of the devices of this machine: they share its cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MOST_WORKERS, max(1, cores // devices))
+
+
+def _check_in_memory(data: ImageSet, image_size: int | None) -> None:
+    if image_size is not None and data.shape[1:] != (image_size, image_size):
+        height, width = data.shape[1:]
+        raise UserError(f"image_size is {image_size}, but {data.name} comes at {width}x{height}; leave image_size out")
