@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from headstart import comm
 from headstart.config import Recipe
 from headstart.core import Clock, Method, Step, Target, TaskInfo
-from headstart.data import Batch, ImageSet, ResidentLoader, load
+from headstart.data import Batch, Found, ImageSet, TrainingSet, load_parts, make_loader
 from headstart.engine.average import WeightAverage
 from headstart.engine.checkpoint import load_state, save_weights
 from headstart.engine.folder import RunFolder
@@ -36,6 +36,7 @@ from headstart.models import build_model
 from headstart.registry import build_method
 from headstart.threat import ThreatModel
 
+READING = ("image_size", "image_column", "label_column")  # what evaluation must know to read the same images
 LIVE_WATCH = 256  # validation images on which the live network is watched while its average is being selected
 CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR}
 
@@ -55,7 +56,7 @@ def train(
     out: Path | str,
     *,
     resume: bool = False,
-    data: ImageSet | None = None,
+    data: Found | None = None,
     model: nn.Module | None = None,
     progress: bool = True,
 ) -> TrainResult:
@@ -74,10 +75,16 @@ def train(
     folder.check(recipe, resume)
     fabric = make_fabric(recipe, folder.path)
     torch.manual_seed(recipe.seed)
-    train_set, val_set = (data or load(recipe.data, "train", recipe.on_bad_image)).split(recipe.val_size)
+    train_set, val_set = load_parts(recipe, data)
     classes, channels = len(train_set.classes), train_set.shape[0]
     network = model if model is not None else build_model(recipe.model, classes, channels, recipe.model_args)
     trainer = Trainer(recipe, folder, fabric, network, train_set, val_set)
+    if progress and fabric.is_global_zero:
+        print(
+            f"{train_set.name}: {len(train_set)} images to train on, {len(val_set)} to choose the checkpoint by, "
+            f"{len(train_set.classes)} classes",
+            file=sys.stderr,
+        )
     try:
         if resume and folder.last.exists():
             trainer.load_state_dict(load_state(folder.last))
@@ -98,7 +105,7 @@ def _side_stream(device: torch.device) -> torch.cuda.StreamContext:
     return torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
 
 
-def check_network(network: nn.Module, data: ImageSet, device: torch.device) -> None:
+def check_network(network: nn.Module, data: TrainingSet, device: torch.device) -> None:
     """Refuse a network that does not map images of the data set to logits of its classes."""
     network.eval()
     try:
@@ -120,22 +127,13 @@ class Trainer:
         folder: RunFolder,
         fabric: Fabric,
         network: nn.Module,
-        train_set: ImageSet,
+        train_set: TrainingSet,
         val_set: ImageSet,
     ) -> None:
         self.recipe, self.folder, self.fabric = recipe, folder, fabric
         self.device = fabric.device
         world = fabric.world_size
-        self.loader = ResidentLoader(
-            train_set,
-            recipe.batch_size // world,
-            pad=recipe.pad,
-            seed=recipe.seed,
-            device=self.device,
-            rank=fabric.global_rank,
-            world_size=world,
-            drop_last=recipe.drop_last,
-        )
+        self.loader = make_loader(train_set, recipe, self.device, fabric.global_rank, world)
         if self.loader.batches == 0:
             raise UserError(f"batch_size {recipe.batch_size} exceeds the {self.loader.samples} training images")
         self.threat = ThreatModel(cast(float, recipe.epsilon), recipe.norm)
@@ -183,7 +181,7 @@ class Trainer:
         """The network that is validated and kept: the average where there is one."""
         return self.average.module if self.average else self.network
 
-    def _build_method(self, data: ImageSet) -> Method:
+    def _build_method(self, data: TrainingSet) -> Method:
         batches, recipe = self.loader.batches, self.recipe
         info = TaskInfo(
             classes=len(data.classes),
@@ -195,6 +193,7 @@ class Trainer:
             epochs=recipe.epochs,
             features=getattr(getattr(self.network, "linear", None), "in_features", 0),
             pad=self.loader.pad,
+            rescaled=self.loader.rescales,
         )
         method = build_method(recipe.method, info, recipe.method_args)
         return method.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
@@ -409,6 +408,7 @@ class Trainer:
             "classes": json.dumps(self.classes),
             "channels": str(self.loader.shape[0]),
             "data": recipe.data,
+            **{key: str(getattr(recipe, key)) for key in READING if getattr(recipe, key) is not None},
             "method": recipe.method,
             "norm": recipe.norm,
             "epsilon": repr(self.threat.epsilon),
