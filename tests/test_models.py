@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import copy
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from headstart.core.target import Target, output_layer
 from headstart.errors import UserError
-from headstart.models import MODELS, build_model
+from headstart.models import MODELS, build_model, check_network, normalization_of, normalized
 
+RAW: dict[str, Any] = {"mean": None, "std": None}
 NARROW: dict[str, dict[str, Any]] = {
     "small": {"widths": [4, 8]},
     "resnet18": {"widths": [4, 4, 8, 8]},
     "resnet34": {"widths": [4, 4, 8, 8]},
     "resnet50": {"widths": [4, 4, 8, 8]},
     "preact-resnet18": {"stem": 4, "widths": [4, 4, 8, 8]},
-    "wide-resnet28-10": {"stem": 4, "widths": [4, 8, 8]},
-    "wide-resnet34-10": {"stem": 4, "widths": [4, 8, 8]},
+    "wide-resnet28-10": {"depth": 10, "widen": 1},
+    "wide-resnet34-10": {"depth": 16, "widen": 1},
+    "imagenet-resnet18": {"widths": [4, 4, 8, 8]} | RAW,
+    "imagenet-resnet50": {"widths": [4, 4, 8, 8]} | RAW,
 }
 
 
@@ -36,6 +45,8 @@ def size(network: nn.Module) -> int:
         ("preact-resnet18", 10, 11_172_170),
         ("wide-resnet28-10", 10, 36_479_194),
         ("wide-resnet34-10", 10, 46_160_474),
+        ("imagenet-resnet18", 1000, 11_689_512),
+        ("imagenet-resnet50", 1000, 25_557_032),
     ],
 )
 def test_has_the_size_that_is_published(name: str, classes: int, parameters: int) -> None:
@@ -62,6 +73,185 @@ def test_resnet18_has_the_usual_names() -> None:
     assert state["linear.weight"].shape == (10, 512)
 
 
+# -- published layouts, written out once more in plain torch ----------------------------------------------------------
+
+
+class PlainBlock(nn.Module):
+    """Of the common CIFAR ResNet-18."""
+
+    def __init__(self, i: int, o: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(i, o, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(o)
+        self.conv2 = nn.Conv2d(o, o, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(o)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or i != o:
+            self.shortcut = nn.Sequential(nn.Conv2d(i, o, 1, stride, bias=False), nn.BatchNorm2d(o))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(out + self.shortcut(x))
+
+
+class PlainResNet18(nn.Module):
+    """The common CIFAR ResNet-18 for 32x32 images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.layer1 = nn.Sequential(PlainBlock(64, 64, 1), PlainBlock(64, 64, 1))
+        self.layer2 = nn.Sequential(PlainBlock(64, 128, 2), PlainBlock(128, 128, 1))
+        self.layer3 = nn.Sequential(PlainBlock(128, 256, 2), PlainBlock(256, 256, 1))
+        self.layer4 = nn.Sequential(PlainBlock(256, 512, 2), PlainBlock(512, 512, 1))
+        self.linear = nn.Linear(512, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.layer4(self.layer3(self.layer2(self.layer1(out))))
+        return self.linear(F.avg_pool2d(out, 4).flatten(1))
+
+
+class PlainWideBlock(nn.Module):
+    """Of the WideResNet of TRADES."""
+
+    def __init__(self, i: int, o: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(i)
+        self.conv1 = nn.Conv2d(i, o, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(o)
+        self.conv2 = nn.Conv2d(o, o, 3, 1, 1, bias=False)
+        self.same = i == o
+        self.convShortcut = None if self.same else nn.Conv2d(i, o, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.same:
+            return x + self.conv2(F.relu(self.bn2(self.conv1(F.relu(self.bn1(x))))))
+        x = F.relu(self.bn1(x))
+        return self.convShortcut(x) + self.conv2(F.relu(self.bn2(self.conv1(x))))  # type: ignore[misc]
+
+
+class PlainWideStage(nn.Module):
+    def __init__(self, i: int, o: int, stride: int) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(PlainWideBlock(i, o, stride), PlainWideBlock(o, o, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+class PlainWideResNet(nn.Module):
+    """WideResNet-16-2 of TRADES for 32x32 images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.block1, self.block2 = PlainWideStage(16, 32, 1), PlainWideStage(32, 64, 2)
+        self.block3 = PlainWideStage(64, 128, 2)
+        self.bn1 = nn.BatchNorm2d(128)
+        self.fc = nn.Linear(128, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.block3(self.block2(self.block1(self.conv1(x))))
+        return self.fc(F.avg_pool2d(F.relu(self.bn1(out)), 8).flatten(1))
+
+
+class PlainPreActBlock(nn.Module):
+    """Of the PreActResNet-18 of Wong et al., whose shortcut reads x itself, or of He et al."""
+
+    def __init__(self, i: int, o: int, stride: int, raw: bool) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(i)
+        self.conv1 = nn.Conv2d(i, o, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(o)
+        self.conv2 = nn.Conv2d(o, o, 3, 1, 1, bias=False)
+        self.raw = raw
+        if stride != 1 or i != o:
+            self.shortcut = nn.Sequential(nn.Conv2d(i, o, 1, stride, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(x))
+        skip = x
+        if hasattr(self, "shortcut"):
+            skip = self.shortcut(x if self.raw else out)
+        return self.conv2(F.relu(self.bn2(self.conv1(out)))) + skip
+
+
+class PlainPreActResNet18(nn.Module):
+    """PreActResNet-18 for 32x32 images."""
+
+    def __init__(self, raw: bool, final_norm: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+        widths, strides = [64, 64, 128, 256, 512], [1, 2, 2, 2]
+        for s, stride in enumerate(strides):
+            i, o = widths[s], widths[s + 1]
+            stage = nn.Sequential(PlainPreActBlock(i, o, stride, raw), PlainPreActBlock(o, o, 1, raw))
+            setattr(self, f"layer{s + 1}", stage)
+        if final_norm:
+            self.bn = nn.BatchNorm2d(512)
+        self.linear = nn.Linear(512, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.layer4(self.layer3(self.layer2(self.layer1(self.conv1(x)))))
+        if hasattr(self, "bn"):
+            out = F.relu(self.bn(out))
+        return self.linear(F.avg_pool2d(out, 4).flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "plain"),
+    [
+        ("resnet18", {}, PlainResNet18()),
+        ("wide-resnet28-10", {"depth": 16, "widen": 2}, PlainWideResNet()),
+        ("preact-resnet18", {}, PlainPreActResNet18(raw=False, final_norm=True)),
+        ("preact-resnet18", {"raw_shortcut": True}, PlainPreActResNet18(raw=True, final_norm=True)),
+        ("preact-resnet18", {"final_norm": False}, PlainPreActResNet18(raw=False, final_norm=False)),
+    ],
+)
+def test_weights_go_to_and_from_plain_modules(name: str, args: dict[str, Any], plain: nn.Module) -> None:
+    """Same names, same function: trained here, used without headstart, and the other way round."""
+    network = build_model(name, 10, 3, args)
+    network.train()(torch.rand(4, 3, 32, 32))  # statistics of their own
+    plain.load_state_dict(network.state_dict())
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(plain.eval()(x), network.eval()(x))
+    build_model(name, 10, 3, args).load_state_dict(plain.state_dict())
+
+
+@pytest.mark.parametrize(("name", "convolutions", "blocks"), [("18", 2, [2, 2, 2, 2]), ("50", 3, [3, 4, 6, 3])])
+def test_imagenet_resnets_have_the_names_of_torchvision(name: str, convolutions: int, blocks: list[int]) -> None:
+    norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    expected = {"conv1.weight", "fc.weight", "fc.bias", *(f"bn1.{part}" for part in norm)}
+    for stage, count in enumerate(blocks, 1):
+        for block in range(count):
+            prefix = f"layer{stage}.{block}"
+            expected |= {f"{prefix}.conv{i + 1}.weight" for i in range(convolutions)}
+            expected |= {f"{prefix}.bn{i + 1}.{part}" for i in range(convolutions) for part in norm}
+        if stage > 1 or convolutions == 3:
+            projection = f"layer{stage}.0.downsample"
+            expected |= {f"{projection}.0.weight", *(f"{projection}.1.{part}" for part in norm)}
+    with torch.device("meta"):
+        state = build_model(f"imagenet-resnet{name}", 1000, 3, RAW).state_dict()
+    assert set(state) == expected
+    assert state["conv1.weight"].shape == (64, 3, 7, 7)
+    assert state["fc.weight"].shape == (1000, 512 if convolutions == 2 else 2048)
+
+
+def test_imagenet_resnets_see_an_image_at_a_32nd_of_its_size() -> None:
+    network = build_model("imagenet-resnet50", 5, 3, NARROW["imagenet-resnet50"]).eval()
+    sizes: list[torch.Size] = []
+    network.layer1.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape))  # type: ignore[operator]
+    network.layer4.register_forward_hook(lambda *a: sizes.append(a[2].shape))  # type: ignore[operator]
+    network(torch.rand(1, 3, 224, 224))
+    assert [tuple(size[2:]) for size in sizes] == [(56, 56), (7, 7)]
+
+
+# -- every network ----------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(("pixels", "channels", "classes"), [(8, 1, 3), (32, 3, 10), (64, 3, 200)])
 def test_maps_images_of_any_size_to_logits(name: str, pixels: int, channels: int, classes: int) -> None:
@@ -70,8 +260,9 @@ def test_maps_images_of_any_size_to_logits(name: str, pixels: int, channels: int
     with torch.no_grad():
         logits, features = network(x), network.features(x)
         assert logits.shape == (2, classes)
-        assert features.shape == (2, network.linear.in_features)
-        torch.testing.assert_close(network.linear(features), logits)
+        _, last = output_layer(network)  # type: ignore[misc]
+        assert features.shape == (2, last.in_features)
+        torch.testing.assert_close(last(features), logits)
         torch.testing.assert_close(network(x[1:]), logits[1:], rtol=1e-4, atol=1e-5)  # images do not meet
 
 
@@ -83,7 +274,7 @@ def test_every_weight_takes_part(name: str) -> None:
     assert [n for n, p in network.named_parameters() if p.grad is None] == []
 
 
-@pytest.mark.parametrize("name", ["resnet18", "preact-resnet18"])
+@pytest.mark.parametrize("name", ["resnet18", "preact-resnet18", "wide-resnet28-10", "imagenet-resnet50"])
 def test_normalisation_is_the_first_layer_and_not_in_the_state(name: str) -> None:
     mean, std = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
     plain = build_model(name, 10, 3, NARROW[name]).eval()
@@ -94,6 +285,40 @@ def test_normalisation_is_the_first_layer_and_not_in_the_state(name: str) -> Non
     shifted = (x - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
     torch.testing.assert_close(normalised(x), plain(shifted))
     assert not torch.allclose(normalised(x), plain(x))
+
+
+def test_imagenet_networks_normalise_unless_told_not_to() -> None:
+    with torch.device("cpu"):
+        found = normalization_of(build_model("imagenet-resnet18", 3, 3, {"widths": [4, 4, 8, 8]}))
+    assert [round(v, 3) for v in found["mean"]] == [0.485, 0.456, 0.406]
+    assert normalization_of(build_model("imagenet-resnet18", 3, 3, {"widths": [4, 4, 8, 8]} | RAW)) == {}
+
+
+class Plain(nn.Module):
+    """A network of a user: nothing in it knows of headstart."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 4, 3)
+        self.out = nn.Linear(4, classes)
+        self.later = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.later(self.out(self.body(x).relu().mean((2, 3))))
+
+
+def test_any_network_can_be_normalised_and_keeps_its_names() -> None:
+    torch.manual_seed(0)
+    plain = Plain().eval()
+    network = normalized(copy.deepcopy(plain), [0.5, 0.4, 0.3], [0.2, 0.2, 0.1])
+    x = torch.rand(2, 3, 8, 8)
+    shifted = (x - torch.tensor([0.5, 0.4, 0.3]).view(1, 3, 1, 1)) / torch.tensor([0.2, 0.2, 0.1]).view(1, 3, 1, 1)
+    torch.testing.assert_close(network(x), plain(shifted))
+    assert network.state_dict().keys() == plain.state_dict().keys()
+    torch.testing.assert_close(copy.deepcopy(network)(x), plain(shifted))  # as the weight average copies it
+    torch.testing.assert_close(normalized(network, [0.0] * 3, [1.0] * 3)(x), plain(x))  # replaced, not repeated
+    assert normalization_of(network) == {"mean": [0, 0, 0], "std": [1, 1, 1]}
+    assert normalization_of(plain) == {}
 
 
 def test_a_smooth_activation_is_smooth() -> None:
@@ -121,6 +346,11 @@ def test_final_norm_can_be_left_out() -> None:
         ("resnet18", {"width": 3}, "model resnet18: .*width"),
         ("resnet18", {"act": "rellu"}, "unknown activation 'rellu'; did you mean 'relu'"),
         ("resnet18", {"blocks": [2, 2]}, "model resnet18: "),
+        ("resnet18", {"stem": "imagnet"}, "unknown stem 'imagnet'; did you mean 'imagenet'"),
+        ("resnet18", {"mean": [0.5] * 3}, "mean and std belong together"),
+        ("resnet18", {"mean": [0.5], "std": [0.5]}, "mean has 1 values and std 1; both need one per channel"),
+        ("resnet18", {"mean": [0.5] * 3, "std": [0.5, 0.5, 0]}, "every value must be above 0"),
+        ("wide-resnet28-10", {"depth": 30}, r"depth is 30; it must be 6 n \+ 4"),
         ("headstart.models:build_modle", {}, "model headstart.models:build_modle: "),
         ("headstart.modles:build_model", {}, "No module named"),
         (":build_model", {}, "model :build_model: "),
@@ -136,3 +366,143 @@ def test_says_what_it_cannot_build(name: str, args: dict[str, Any], said: str) -
 def test_builds_networks_of_ones_own() -> None:
     network = build_model("headstart.models:build_model", 7, args={"name": "small"})
     assert network.linear.out_features == 7
+
+
+def test_finds_a_network_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "from torch import nn\ndef build(classes): return nn.Sequential(nn.Flatten(), nn.Linear(12, classes))\n"
+    (tmp_path / "net_of_mine.py").write_text(code)
+    (tmp_path / "broken_net.py").write_text("def build(:")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert build_model("net_of_mine:build", 3)(torch.rand(2, 3, 2, 2)).shape == (2, 3)
+    normalising = build_model("net_of_mine:build", 3, args={"mean": [0.5] * 3, "std": [0.5] * 3})
+    assert normalization_of(normalising) == {"mean": [0.5] * 3, "std": [0.5] * 3}
+    with pytest.raises(UserError, match=r"model broken_net:build: .*broken_net.py"):
+        build_model("broken_net:build", 3)
+
+
+# -- timm and torchvision ---------------------------------------------------------------------------------------------
+
+
+def stand_in(origin: str) -> Any:
+    """What headstart asks of timm and of torchvision, and no more."""
+    if origin == "timm":
+
+        def create_model(name: str, num_classes: int, in_chans: int) -> nn.Module:
+            network = Plain(num_classes)
+            network.pretrained_cfg = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.1)}  # type: ignore[assignment]
+            return network
+
+        return SimpleNamespace(
+            is_model=lambda name: name == "resnet26", list_models=lambda: ["resnet26"], create_model=create_model
+        )
+    models = SimpleNamespace(list_models=lambda module: ["resnet26"])
+    models.get_model = lambda name, weights, num_classes: Plain(num_classes)
+    return SimpleNamespace(models=models)
+
+
+@pytest.mark.parametrize(("origin", "mean"), [("timm", [0.5, 0.4, 0.3]), ("torchvision", [0.485, 0.456, 0.406])])
+def test_networks_of_others_take_images_as_they_are(
+    origin: str, mean: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, origin, stand_in(origin))
+    network = build_model(f"{origin}:resnet26", 7)
+    assert network(torch.rand(2, 3, 8, 8)).shape == (2, 7)
+    torch.testing.assert_close(normalization_of(network)["mean"], mean)
+    assert normalization_of(build_model(f"{origin}:resnet26", 7, args=RAW)) == {}
+    with pytest.raises(UserError, match=f"{origin} has no network 'resnet62'; did you mean {origin}:resnet26?"):
+        build_model(f"{origin}:resnet62", 7)
+
+
+@pytest.mark.parametrize("origin", ["timm", "torchvision"])
+def test_a_missing_extra_is_one_line(origin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, origin, None)  # type: ignore[arg-type]  # how Python marks what cannot be imported
+    with pytest.raises(UserError, match=rf'{origin}:resnet50 needs {origin} .*pip install "headstart\[vision\]"'):
+        build_model(f"{origin}:resnet50", 7)
+
+
+@pytest.mark.parametrize(("origin", "pixels"), [("timm", 64), ("torchvision", 64)])
+def test_real_networks_of_others(origin: str, pixels: int) -> None:
+    try:
+        __import__(origin)
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"{origin} is not installed, or not for this torch ({str(error).splitlines()[0]})")
+    network = build_model(f"{origin}:resnet18", 1000).eval()
+    ours = build_model("imagenet-resnet18", 1000).eval()
+    ours.load_state_dict(network.state_dict())
+    x = torch.rand(2, 3, pixels, pixels)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), ours(x))
+
+
+# -- what methods and training ask of a network -----------------------------------------------------------------------
+
+
+class Classifies(nn.Module):
+    """The linear layers of a network, in the order they are registered in."""
+
+    def __init__(self, **layers: nn.Module) -> None:
+        super().__init__()
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+
+class LikeTimm(Classifies):
+    def get_classifier(self) -> nn.Module:
+        return self.first  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("network", "name"),
+    [
+        (Classifies(conv=nn.Conv2d(3, 4, 3), fc=nn.Linear(4, 2)), "fc"),
+        (Classifies(head=nn.Linear(4, 2), projection=nn.Linear(4, 9)), "head"),
+        (Classifies(classifier=nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))), "classifier.2"),
+        (nn.Sequential(nn.Identity(), Classifies(linear=nn.Linear(4, 2))), "1.linear"),
+        (LikeTimm(first=nn.Linear(4, 2), fc=nn.Linear(4, 9)), "first"),
+        (LikeTimm(first=nn.Identity(), out=nn.Linear(4, 9)), "out"),
+        (Classifies(conv=nn.Conv2d(3, 4, 3)), None),
+    ],
+)
+def test_finds_the_layer_that_makes_the_logits(network: nn.Module, name: str | None) -> None:
+    found = output_layer(network)
+    assert (found[0] if found else None) == name
+    assert found is None or found[1] is network.get_submodule(found[0])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "wide-resnet28-10", "imagenet-resnet18"])
+def test_records_what_the_last_layer_reads(name: str) -> None:
+    network = build_model(name, 10, 3, NARROW[name])
+    target = Target(network)
+    target.record_features()
+    x = torch.rand(2, 3, 16, 16)
+    target(x, batch_norm="eval")
+    assert target.features is not None
+    torch.testing.assert_close(target.features, network.features(x))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        (nn.Conv2d(3, 5, 1), r"maps two images to \(2, 5, 8, 8\); mine needs logits \(2, 5\)"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), r"maps two images to \(2, 4\)"),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(190, 5)),
+            r"does not take images of shape \(3, 8, 8\), as in mine: mat1",
+        ),
+        (nn.LSTM(8, 5), "does not take images"),
+    ],
+)
+def test_a_network_must_return_logits(network: nn.Module, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        check_network(network, (3, 8, 8), 5, "mine")
+
+
+def test_a_network_that_returns_no_tensor() -> None:
+    class Pair(Plain):
+        def forward(self, x: Tensor) -> Any:
+            return super().forward(x), x
+
+    with pytest.raises(UserError, match="maps two images to tuple"):
+        check_network(Pair(), (3, 8, 8), 3, "mine")
+    check_network(Plain(), (3, 8, 8), 3, "mine")

@@ -35,9 +35,9 @@ def _datasets() -> list[dict[str, str]]:
 
 
 def _models() -> list[dict[str, str]]:
-    from headstart.models import MODELS
+    from headstart.models import EXTERNAL, MODELS
 
-    return _rows({name: entry.summary for name, entry in MODELS.items()})
+    return _rows({name: entry.summary for name, entry in MODELS.items()} | EXTERNAL)
 
 
 def _attacks() -> list[dict[str, str]]:

@@ -382,8 +382,8 @@ def test_bad_settings_are_refused(name: str, settings: dict[str, Any], overrides
 
 
 def test_features_need_a_layer_to_read_them_from() -> None:
-    with pytest.raises(UserError, match="linear"):
-        Target(nn.Sequential(nn.Flatten(), nn.Linear(192, 10))).record_features()
+    with pytest.raises(UserError, match="needs a linear layer at its end"):
+        Target(nn.Sequential(nn.Conv2d(3, 10, 8), nn.Flatten())).record_features()
 
 
 OURS = {"liet", "fast_bat", "free", "fgsm_pgi", "fgsm_pco", "fgsm_uap", "fgsm_fuap", "fgsm_law", "converge_smooth"}

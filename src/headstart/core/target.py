@@ -14,6 +14,17 @@ from torch import Tensor, nn
 from headstart.errors import UserError
 
 BatchNormMode = Literal["train", "train-frozen-stats", "eval"]
+OUTPUT_NAMES = ("linear", "fc", "head", "classifier")
+
+
+def output_layer(network: nn.Module) -> tuple[str, nn.Linear] | None:
+    """The layer that makes the logits, and its name: what the network names so, else its last linear layer."""
+    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Linear)}
+    if callable(ask := getattr(network, "get_classifier", None)):  # timm's networks
+        asked = ask()
+        layers = {name: layer for name, layer in layers.items() if layer is asked} or layers
+    named = [name for name in OUTPUT_NAMES if name in layers] or list(layers)[-1:]
+    return (named[0], layers[named[0]]) if named else None
 
 
 @dataclass
@@ -132,17 +143,17 @@ class Target:
             self._synchronised = synchronised
 
     def record_features(self) -> None:
-        """From now on every pass leaves in ``features`` what the network's ``linear`` reads, (B, D), graph and all.
+        """From now on every pass leaves in ``features`` what the network's last layer reads, (B, D), graph and all.
 
         Raises:
-            UserError: the network has no last layer of that name.
+            UserError: the network has no linear layer at its end.
         """
         if self._recording:
             return
-        linear = getattr(self.module, "linear", None)
-        if not isinstance(linear, nn.Module):
-            raise UserError("this method reads penultimate features; the network needs a last layer named linear")
-        linear.register_forward_pre_hook(lambda _, inputs: setattr(self, "features", inputs[0]))
+        found = output_layer(self.module)
+        if found is None:
+            raise UserError("this method reads penultimate features; the network needs a linear layer at its end")
+        found[1].register_forward_pre_hook(lambda _, inputs: setattr(self, "features", inputs[0]))
         self._recording = True
 
     def _forward(self, network: Callable[[Tensor], Tensor], x: Tensor, batch_norm: BatchNormMode) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from headstart import comm
 from headstart.config import Recipe
 from headstart.core import Clock, Method, Step, Target, TaskInfo
+from headstart.core.target import output_layer
 from headstart.data import Batch, Found, ImageSet, TrainingSet, load_parts, make_loader
 from headstart.engine.average import WeightAverage
 from headstart.engine.checkpoint import load_state, save_weights
@@ -191,7 +192,7 @@ class Trainer:
             batch_size=self.loader.batch_size,
             updates=recipe.epochs * batches,
             epochs=recipe.epochs,
-            features=getattr(getattr(self.network, "linear", None), "in_features", 0),
+            features=output[1].in_features if (output := output_layer(self.network)) else 0,
             pad=self.loader.pad,
             rescaled=self.loader.rescales,
         )

@@ -81,7 +81,7 @@ def build(
         router_lr: Adam's learning rate for the router.
     """
     if not info.features:
-        raise UserError("it routes by penultimate features; the network needs a last layer named linear")
+        raise UserError("it routes by penultimate features; the network needs a linear layer at its end")
     init = FeatureRouted(
         info,
         groups or {10: 50, 100: 200, 200: 300}.get(info.classes, max(50, info.classes * 3 // 2)),

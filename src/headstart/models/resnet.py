@@ -1,15 +1,15 @@
-"""Residual networks for small images, with the common CIFAR state-dict names, so that published weights load."""
+"""Residual networks with the state-dict names of CIFAR or of torchvision, so that published weights load."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Literal, cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headstart.errors import unknown
+from headstart.models.normalize import normalization
 
 Activation = Callable[[Tensor], Tensor]
 ACTIVATIONS: dict[str, Activation] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
@@ -22,65 +22,59 @@ def activation(name: str) -> Activation:
     return ACTIVATIONS[name]
 
 
-class Normalize(nn.Module):
-    """(x - mean) / std per channel; the model's first layer, so that images stay in [0, 1] everywhere else.
-
-    Not in the state dict: published weights and plain modules have no such entries.
-    """
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - cast(Tensor, self.mean)) / cast(Tensor, self.std)
-
-
-def normalization(mean: Sequence[float] | None, std: Sequence[float] | None) -> nn.Module:
-    """The first layer: identity unless a mean and a deviation are given."""
-    return nn.Identity() if mean is None or std is None else Normalize(mean, std)
-
-
 def conv(in_width: int, out_width: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     """Convolution without bias that keeps the size up to its stride."""
     return nn.Conv2d(in_width, out_width, kernel, stride, padding=kernel // 2, bias=False)
 
 
+def stage(block: Callable[[int, int, int], nn.Module], count: int, in_width: int, width: int, stride: int) -> nn.Module:
+    """``count`` times ``block(in_width, width, stride)``, of which the first changes width and size."""
+    first = (in_width, width, stride)
+    return nn.Sequential(*(block(*(first if b == 0 else (width, width, 1))) for b in range(count)))
+
+
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (He et al., CVPR 2016)."""
+    """Two 3x3 convolutions and a shortcut (He et al., CVPR 2016).
+
+    Args:
+        skip: the shortcut's name in the state dict.
+    """
 
     expansion = 1
 
-    def __init__(self, in_width: int, width: int, stride: int, act: Activation) -> None:
+    def __init__(self, in_width: int, width: int, stride: int, act: Activation, skip: str) -> None:
         super().__init__()
         self.conv1, self.bn1 = conv(in_width, width, 3, stride), nn.BatchNorm2d(width)
         self.conv2, self.bn2 = conv(width, width, 3), nn.BatchNorm2d(width)
-        self.shortcut = shortcut(in_width, width, stride)
-        self.act = act
+        self.add_module(skip, shortcut(in_width, width, stride))
+        self.act, self.skip = act, skip
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.act(self.bn1(self.conv1(x)))
-        return self.act(self.bn2(self.conv2(out)) + self.shortcut(x))
+        return self.act(self.bn2(self.conv2(out)) + self.get_submodule(self.skip)(x))
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions and a shortcut, four times as wide outside (He et al., CVPR 2016)."""
+    """1x1, 3x3, 1x1 convolutions and a shortcut, a quarter as wide inside (He et al., CVPR 2016).
+
+    The 3x3 convolution strides, as in torchvision and in the common CIFAR networks.
+    """
 
     expansion = 4
 
-    def __init__(self, in_width: int, width: int, stride: int, act: Activation) -> None:
+    def __init__(self, in_width: int, width: int, stride: int, act: Activation, skip: str) -> None:
         super().__init__()
-        self.conv1, self.bn1 = conv(in_width, width, 1), nn.BatchNorm2d(width)
-        self.conv2, self.bn2 = conv(width, width, 3, stride), nn.BatchNorm2d(width)
-        self.conv3, self.bn3 = conv(width, 4 * width, 1), nn.BatchNorm2d(4 * width)
-        self.shortcut = shortcut(in_width, 4 * width, stride)
-        self.act = act
+        inner = width // self.expansion
+        self.conv1, self.bn1 = conv(in_width, inner, 1), nn.BatchNorm2d(inner)
+        self.conv2, self.bn2 = conv(inner, inner, 3, stride), nn.BatchNorm2d(inner)
+        self.conv3, self.bn3 = conv(inner, width, 1), nn.BatchNorm2d(width)
+        self.add_module(skip, shortcut(in_width, width, stride))
+        self.act, self.skip = act, skip
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.act(self.bn1(self.conv1(x)))
         out = self.act(self.bn2(self.conv2(out)))
-        return self.act(self.bn3(self.conv3(out)) + self.shortcut(x))
+        return self.act(self.bn3(self.conv3(out)) + self.get_submodule(self.skip)(x))
 
 
 def shortcut(in_width: int, out_width: int, stride: int) -> nn.Sequential:
@@ -91,19 +85,21 @@ def shortcut(in_width: int, out_width: int, stride: int) -> nn.Sequential:
 
 
 class ResNet(nn.Module):
-    """Residual network with a 3x3 stem and no max-pool.
+    """Residual network.
 
     Args:
         classes: number of classes K.
         channels: channels of the image.
         block: the residual block.
         blocks: number of blocks per stage.
-        widths: width per stage; every stage but the first halves the size.
-        stem_stride: 2 quarters the cost of everything after the stem.
+        widths: width per stage, before the block's expansion; every stage but the first halves the size.
+        stem: "cifar" is a 3x3 convolution, and names as in the common CIFAR networks (``shortcut``, ``linear``);
+            "imagenet" a 7x7 convolution of stride 2 and a max-pool, and torchvision's names (``downsample``, ``fc``).
+        stem_stride: of the first convolution of "cifar"; 2 quarters the cost of everything after it.
         act: activation name.
         mean, std: normalisation per channel, pixel fractions; None for none.
 
-    ``forward`` maps images (B, C, H, W) in [0, 1] to logits (B, K); ``features`` to what ``linear`` reads.
+    ``forward`` maps images (B, C, H, W) in [0, 1] to logits (B, K); ``features`` to what the last layer reads.
     """
 
     def __init__(
@@ -114,32 +110,40 @@ class ResNet(nn.Module):
         block: type[BasicBlock] | type[Bottleneck] = BasicBlock,
         blocks: Sequence[int] = (2, 2, 2, 2),
         widths: Sequence[int] = (64, 128, 256, 512),
+        stem: Literal["cifar", "imagenet"] = "cifar",
         stem_stride: int = 1,
         act: str = "relu",
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        if stem not in ("cifar", "imagenet"):
+            raise unknown("stem", stem, ("cifar", "imagenet"))
+        large = stem == "imagenet"
         self.act = activation(act)
-        self.normalize = normalization(mean, std)
-        self.conv1, self.bn1 = conv(channels, widths[0], 3, stem_stride), nn.BatchNorm2d(widths[0])
-        self.stages: list[str] = []
-        width_in = widths[0]
+        self.normalize = normalization(mean, std, channels)
+        self.conv1 = conv(channels, widths[0], 7, 2) if large else conv(channels, widths[0], 3, stem_stride)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.pool = nn.MaxPool2d(3, 2, padding=1) if large else nn.Identity()
+
+        def make(in_width: int, width: int, stride: int) -> nn.Module:
+            return block(in_width, width, stride, self.act, "downsample" if large else "shortcut")
+
+        self.stages = [f"layer{s + 1}" for s in range(len(widths))]
+        in_width = widths[0]
         for s, (count, width) in enumerate(zip(blocks, widths, strict=True)):
-            stage = nn.Sequential()
-            for b in range(count):
-                stage.append(block(width_in, width, 2 if s > 0 and b == 0 else 1, self.act))
-                width_in = width * block.expansion
-            self.add_module(f"layer{s + 1}", stage)
-            self.stages.append(f"layer{s + 1}")
-        self.linear = nn.Linear(width_in, classes)
+            out_width = width * block.expansion
+            self.add_module(self.stages[s], stage(make, count, in_width, out_width, 1 if s == 0 else 2))
+            in_width = out_width
+        self.head = "fc" if large else "linear"
+        self.add_module(self.head, nn.Linear(in_width, classes))
 
     def features(self, x: Tensor) -> Tensor:
         """Pooled penultimate features (B, D)."""
-        out = self.act(self.bn1(self.conv1(self.normalize(x))))
-        for stage in self.stages:
-            out = self.get_submodule(stage)(out)
-        return out.mean((2, 3))
+        out = self.pool(self.act(self.bn1(self.conv1(self.normalize(x)))))
+        for name in self.stages:
+            out = self.get_submodule(name)(out)
+        return cast(Tensor, out.mean((2, 3)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.linear(self.features(x)))
+        return cast(Tensor, self.get_submodule(self.head)(self.features(x)))
