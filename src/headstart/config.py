@@ -54,6 +54,7 @@ class Recipe:
         batch_size: samples per update over all processes.
         drop_last: leave out the incomplete last batch of an epoch.
         pad: random crop shift in pixels, with a random flip; 0 for no augmentation. Without effect beside image_size.
+        samples: train on the first so many images alone, the validation part among them; null for all.
         val_size: images held out of the training set for choosing the checkpoint.
         optimizer: sgd, adam or adamw.
         lr: peak learning rate.
@@ -96,6 +97,7 @@ class Recipe:
     batch_size: int = 128
     drop_last: bool = False
     pad: int = 4
+    samples: int | None = None
     val_size: int = 1000
     optimizer: Optimizer = "sgd"
     lr: float = 0.1
@@ -146,8 +148,9 @@ class Recipe:
             raise UserError(f"image_size is {self.image_size}; it must be at least 1 pixel, or null")
         if self.workers is not None and self.workers < 0:
             raise UserError(f"workers is {self.workers}; it must be at least 0, or null")
-        if self.max_steps is not None and self.max_steps < 1:
-            raise UserError(f"max_steps is {self.max_steps}; it must be at least 1")
+        for name in ("max_steps", "samples"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if early := [m for m in self.milestones if m < 1]:
             raise UserError(f"milestone {early[0]} is not an epoch; milestones count from 1")
         if self.schedule == "multi-step" and not self.milestones:

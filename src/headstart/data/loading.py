@@ -73,8 +73,9 @@ def load_parts(recipe: Recipe, data: Found | None = None) -> tuple[TrainingSet, 
     if data is None:
         data = find(recipe.data, "train", recipe.image_column, recipe.label_column)
     if isinstance(data, ImageSet) or recipe.image_size is None:
-        return in_memory(data, recipe.image_size, on_bad_image=recipe.on_bad_image).split(recipe.val_size)
-    train, val = divide(len(data), recipe.val_size, data.name)
+        images = in_memory(data, recipe.image_size, on_bad_image=recipe.on_bad_image)
+        return images.take(slice(0, _count(recipe, images)), images.name).split(recipe.val_size)
+    train, val = divide(_count(recipe, data), recipe.val_size, data.name)
     streamed = StreamedSet(data, train, recipe.image_size, recipe.on_bad_image, f"{data.name} (training part)")
     return streamed, decode_centres(data, val, recipe.image_size, recipe.on_bad_image)
 
@@ -99,6 +100,13 @@ def default_workers(devices: int = 1) -> int:
     """Decoding processes for each of the devices of this machine: they share its cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(MOST_WORKERS, max(1, cores // devices))
+
+
+def _count(recipe: Recipe, data: Found) -> int:
+    """How many images the recipe wants of a training set."""
+    if recipe.samples is not None and recipe.samples > len(data):
+        raise UserError(f"samples is {recipe.samples}; {data.name} has {len(data)} images")
+    return recipe.samples or len(data)
 
 
 def _check_in_memory(data: ImageSet, image_size: int | None) -> None:
