@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from headstart.errors import UserError
 from headstart.models import build_model
 from headstart.registry import build_method, methods
 from headstart.threat import ThreatModel
+from tests import helpers
 from tests.engine.runs import records
 
 CLASSES = 10
@@ -85,9 +88,19 @@ def run(method: str, images: ImageSet, out: Path, max_steps: int, **more: Any) -
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_recipe_builds(name: str, task: TaskInfo) -> None:
+def test_recipe_trains_two_updates(name: str) -> None:
+    """With all its own settings but the network: those of many methods follow from classes and epsilon."""
     recipe = load_recipe(name)
-    build_method(recipe.method, task, recipe.method_args)
+    classes = {"cifar100": 100, "tiny-imagenet": 200, "imagenet": 1000}.get(name.split("/")[0], CLASSES)
+    threat = ThreatModel(cast(float, recipe.epsilon))
+    task = helpers.info(threat, classes=classes, epochs=recipe.epochs, updates=50 * recipe.epochs)
+    network = helpers.tiny_net(classes=classes)
+    before = copy.deepcopy(network.state_dict())
+    losses = helpers.run_method(
+        build_method(recipe.method, task, recipe.method_args), network, helpers.batches(2), threat
+    )
+    assert all(math.isfinite(loss) for loss in losses)
+    assert not torch.equal(network.state_dict()["conv1.weight"], before["conv1.weight"])
 
 
 @pytest.mark.parametrize("data", sorted({name.split("/")[0] for name in recipe_names()}))

@@ -44,6 +44,7 @@ class Recipe:
         image_size: pixels to which random crops of mixed photographs are resized; null takes images of one size as is.
         model: network, see ``headstart list models``, or module:callable.
         model_args: further arguments of the network.
+        weights: start from a weights file, a run folder or hub:OWNER/NAME; null for fresh weights.
         method: training method, see ``headstart list methods``.
         method_args: settings of the method.
         norm: norm of the threat model, linf or l2.
@@ -87,6 +88,7 @@ class Recipe:
     image_size: int | None = None
     model: str = "resnet18"
     model_args: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
     method: str = "fgsm-sdi"
     method_args: dict[str, Any] = field(default_factory=dict)
     norm: str = "linf"
@@ -260,8 +262,20 @@ def recipe_fields(name: str) -> dict[str, Any]:
 
     if method not in methods():
         raise unknown("recipe", name, [f"{dataset}/{m}" for m in methods()])
+    return merge(merge(_base(dataset, books), {"method": method}), _changes(dataset, method, books))
+
+
+def _base(dataset: str, books: dict[str, Any]) -> dict[str, Any]:
+    """What all methods share on a data set: its base over that of the set it is like."""
     book = books[dataset]
-    return merge(merge(book["base"], {"method": method}), book["methods"].get(method, {}))
+    return merge(_base(book["like"], books), book["base"]) if "like" in book else dict(book["base"])
+
+
+def _changes(dataset: str, method: str, books: dict[str, Any]) -> dict[str, Any]:
+    """What a method changes on a data set, over what it changes on the set it is like."""
+    book = books[dataset]
+    changes = book.get("methods", {}).get(method, {})
+    return merge(_changes(book["like"], method, books), changes) if "like" in book else changes
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -282,7 +296,7 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
 
 
 def _books() -> dict[str, Any]:
-    """The recipe files of the package: one per data set, a base and what each method changes."""
+    """The recipe files of the package: one per data set, a base and what each method changes, or the set it is like."""
     folder = resources.files("headstart") / "recipes"
     files = [f for f in folder.iterdir() if f.name.endswith(".yaml")]
     return {f.name.removesuffix(".yaml"): yaml.safe_load(f.read_text()) for f in sorted(files, key=lambda f: f.name)}
