@@ -48,6 +48,7 @@ SMALL: dict[str, dict[str, Any]] = {  # settings that make a method cheap
     "sdi-liet": GENERATOR,
     "sdi-memory": GENERATOR,
     "sdi-pgi": GENERATOR,
+    "sdi-through": GENERATOR,
     "trades": STEPS,
     "trades-awp": STEPS,
 }

@@ -84,6 +84,7 @@ EXPECTED = {
     "sdi-liet": Expected(now_and_then(Passes(5, 4, 2), Passes(3, 2, 2)), settings=GENERATOR, boxed=False),
     "sdi-memory": Expected(now_and_then(Passes(4, 3, 1), Passes(2, 1, 1)), settings=GENERATOR, boxed=False),
     "sdi-pgi": Expected(now_and_then(Passes(5, 4, 2), Passes(3, 2, 2)), settings=GENERATOR, boxed=False),
+    "sdi-through": Expected(now_and_then(Passes(5, 4, 1), Passes(3, 2, 1)), settings=GENERATOR, boxed=False),
     "ssat": Expected(always(4, 1, 1)),
     "standard": Expected(always(1, 0, 1), radius=0.0, split_invariant=True),
     "trades": Expected(always(5, 2, 2), settings=STEPS),

@@ -265,6 +265,7 @@ def test_fast_bat(a: float) -> None:
     [
         ("fgsm-sdi", {"relative_alpha": 0.5}, None),
         ("fgsm-sdi", {"straight_through": True}, None),
+        ("sdi-through", {}, None),
         ("sdi-memory", {}, None),
         ("sdi-pgi", {"weight": 3.0}, lambda z, z0, e: 3 * ((z - z0) ** 2).mean()),
         ("sdi-pgi", {"conditioning": "image+memory"}, lambda z, z0, e: 10 * ((z - z0) ** 2).mean()),
@@ -282,7 +283,7 @@ def test_sdi_and_its_variants(name: str, settings: dict[str, Any], extra: Any, m
     kind = literal_b.SDIMemory if remembers else literal_b.SDI
     theirs = kind(*made, generator, extra, settings.get("relative_alpha", 1.0))
     theirs.box = method.ascent.box
-    theirs.straight_through = settings.get("straight_through", False)
+    theirs.straight_through = name == "sdi-through" or settings.get("straight_through", False)
     run(method, net, theirs, moved=moved, epochs=3)
     assert_same(method.init.generator, generator)
     assert all((a != b).any() for a, b in zip(before, generator.parameters(), strict=True))
