@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import torch
+import math
+
 from torch import Tensor
 
 from headstart.core.method import Method, TaskInfo
@@ -23,7 +24,10 @@ class LargeEntryStep(SignSteps):
 
     def direction(self, step: Step, grad: Tensor) -> Tensor:
         size = grad.abs()
-        tau = torch.quantile(size.flatten(1), self.quantile, dim=1).view(-1, 1, 1, 1)
+        # torch.quantile sorts, and refuses large batches. Between two neighbours in order it interpolates, and no
+        # entry lies between them: the upper one is as good a threshold.
+        rank = math.ceil(round(self.quantile * (size[0].numel() - 1), 6))
+        tau = size.flatten(1).kthvalue(rank + 1, dim=1).values.view(-1, 1, 1, 1)
         return super().direction(step, grad.where(size >= tau, 0.0))
 
 
