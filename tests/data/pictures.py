@@ -37,9 +37,14 @@ def write(
     names: Sequence[str] | None = None,
     image: str = "img",
     label: str = "label",
+    group: int | None = None,
     **further: Any,
 ) -> Path:
-    """A parquet file with an image and a label column, ClassLabel names in the schema, and further columns."""
+    """A parquet file with an image and a label column, ClassLabel names in the schema, and further columns.
+
+    Args:
+        group: rows in a row group; default all.
+    """
     struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     columns: dict[str, Any] = {image: pa.array(cells, struct), label: pa.array(labels, pa.int64()), **further}
     table = pa.table(columns)
@@ -48,5 +53,23 @@ def write(
         features[label] = {"names": list(names), "_type": "ClassLabel"}
     table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path)
+    pq.write_table(table, path, row_group_size=group)
     return path
+
+
+def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
+    """A smooth picture of a size, which survives JPEG."""
+    coarse = Image.fromarray(pixels(1, (3, 4), seed=seed)[0])
+    return coarse.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def write_photographs(folder: Path, classes: Sequence[str] = ("cat", "dog", "owl"), each: int = 6) -> Path:
+    """JPEGs of mixed sizes in a folder per class; those of a class share a hue."""
+    sizes = np.random.default_rng(0).integers(20, 60, (len(classes), each, 2)).tolist()
+    for k, name in enumerate(classes):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for i, (width, height) in enumerate(sizes[k]):
+            picture = np.asarray(photograph(width, height, seed=100 * k + i)) // 2
+            picture[..., k % 3] += 120
+            Image.fromarray(picture).save(folder / name / f"{i}.jpg", quality=95)
+    return folder

@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -155,6 +156,110 @@ def test_columns_that_cannot_be_told_apart_are_named(folder: Path) -> None:
     refused(folder, "exactly one label column, found none among img, answer")
     pq.write_table(pa.table({"label": [1, 0], "x": [0.5, 0.5]}), folder / "train.parquet")
     refused(folder, "exactly one image column, found none among label, x")
+
+
+def test_columns_by_name(folder: Path) -> None:
+    """Where more than one fits, or none is called what it should be; bytes alone will do."""
+    images = pixels(2)
+    cells = [encoded(i) for i in images]
+    second = pa.array([encoded(i) for i in images[::-1]], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    plain = pa.array([cell["bytes"] for cell in cells if cell], pa.binary())
+    further = {"mask": second, "raw": plain, "answer": pa.array([1, 1], pa.int32()), "text": pa.array(["a", "b"])}
+    write(folder / "train.parquet", cells, [0, 1], ["a", "b"], "photo", "label", **further)
+    refused(folder, "exactly one image column, found photo, mask among .*; name it with --image_column")
+    for column, expected in (("photo", images), ("mask", images[::-1]), ("raw", images)):
+        data = load(source(folder), "train", image_column=column, label_column="answer")
+        assert np.array_equal(data.images.numpy(), expected)
+        assert data.labels.tolist() == [1, 1]
+    for image, label, said in [
+        ("phto", None, "image_column 'phto' does not exist; columns that hold encoded images: photo, mask"),
+        ("text", None, "image_column 'text' holds string"),
+        ("photo", "text", "label_column 'text' holds string; columns that hold whole numbers: label, answer"),
+        ("photo", "lable", "label_column 'lable' does not exist"),
+    ]:
+        with pytest.raises(UserError, match=said):
+            load(source(folder), "train", image_column=image, label_column=label)
+
+
+def test_secret_labels_give_way_to_validation(folder: Path) -> None:
+    """As in ImageNet, whose test split is published with labels of -1."""
+    cells = [encoded(i) for i in pixels(2)]
+    write(folder / "data" / "test-0.parquet", cells, [-1, -1], ["a", "b"])
+    refused(folder, "every label is -1", "test")
+    write(folder / "data" / "validation-0.parquet", cells, [1, 0], ["a", "b"])
+    assert load(source(folder), "test").labels.tolist() == [1, 0]
+
+
+# -- the hub ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """Stands in for the hub: split names to parquet files, which ``datasets`` prepares and maps as it does the hub's."""
+    splits: dict[str, Path] = {}
+    original = datasets.load_dataset
+
+    def load_dataset(hub_id: str, split: str) -> Any:
+        assert hub_id == "owner/pets"
+        files = {name: str(path) for name, path in splits.items()}
+        return original("parquet", data_files=files, split=split, cache_dir=str(tmp_path / "hub"))
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    datasets.disable_progress_bars()
+    return splits
+
+
+def test_reads_the_hub(hub: dict[str, Path], folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = pixels(3)
+    cells = [encoded(i) for i in images]
+    hub["train"] = write(folder / "a.parquet", cells, [0, 2, 1], ["ant", "bee", "cat"])
+    hub["valid"] = write(folder / "b.parquet", cells[:1], [2], ["ant", "bee", "cat"])
+    train, test = load("hub:owner/pets", "train"), load("hub:owner/pets", "test")
+    assert np.array_equal(train.images.numpy(), images)
+    assert train.labels.tolist() == [0, 2, 1]
+    assert (train.classes, train.name) == (("ant", "bee", "cat"), "owner/pets (train)")
+    assert test.labels.tolist() == [2]
+    decoded = decodings(monkeypatch)
+    assert load("hub:owner/pets", "train").checksum() == train.checksum()
+    assert (decoded, len(list(cache.iterdir()))) == ([], 2)
+
+
+def test_a_hub_set_without_such_a_split(hub: dict[str, Path], folder: Path) -> None:
+    hub["train"] = write(folder / "a.parquet", [encoded(pixels(1)[0])], [0])
+    with pytest.raises(UserError, match="owner/pets has no split for this: Unknown split .test."):
+        load("hub:owner/pets", "test")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            datasets.exceptions.DatasetNotFoundError(
+                "Dataset 'ILSVRC/imagenet-1k' is a gated dataset on the Hub.\nVisit the page"
+            ),
+            r"given on request: accept its terms at https://huggingface.co/datasets/ILSVRC/imagenet-1k.*hf auth login",
+        ),
+        (ConnectionError("Couldn't reach it\nMore"), r"neither cached nor reachable \(Couldn't reach it\).*HEADSTART_DATA"),
+        (datasets.exceptions.DatasetNotFoundError("doesn't exist on the Hub"), "neither cached nor reachable"),
+    ],
+)
+def test_the_hub_refuses(error: Exception, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(hub_id: str, split: str) -> None:
+        raise error
+
+    monkeypatch.delenv("HEADSTART_DATA", raising=False)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(UserError, match=said) as caught:
+        load("imagenet", "train")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "tiny-imagenet", "imagenet"])
+def test_every_benchmark_set_can_be_a_local_copy(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADSTART_DATA", str(tmp_path))
+    cells = [encoded(i) for i in pixels(2)]
+    write(tmp_path / name / "train-00000-of-00001.parquet", cells, [1, 0], ["a", "b"])
+    assert load(name, "train").labels.tolist() == [1, 0]
 
 
 # -- what is wrong with it --------------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ def _parquet(folder: Path, split: Split, image_column: str | None, label_column:
 
 
 def _folder(folder: Path, split: Split) -> FolderSet:
-    """Images by class. Test images are in a fixed random order, so that the first n are not all of one class."""
+    """Images by class, in a fixed random order, so that the first n are not all of one class."""
     if not folder.is_dir():
         raise UserError(f"data folder {folder} does not exist; give folder:PATH of a folder with train/CLASS/IMAGE")
     part = next((p for p in SPLIT_NAMES[split] if (folder / p).is_dir()), None)
@@ -111,12 +111,9 @@ def _folder(folder: Path, split: Split) -> FolderSet:
         paths, labels = _annotated(annotations, classes)
     else:
         paths, labels = _by_class(folder / part, classes)
-    paths = [os.path.relpath(path, folder) for path in paths]
-    name = f"{folder.resolve().name} ({split})"
-    if split == "test":
-        order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(0)).tolist()
-        paths, labels = [paths[i] for i in order], [labels[i] for i in order]
-    return FolderSet(folder, paths, labels, classes, name)
+    order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(0)).tolist()
+    below = [os.path.relpath(paths[i], folder) for i in order]
+    return FolderSet(folder, below, [labels[i] for i in order], classes, f"{folder.resolve().name} ({split})")
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
