@@ -185,4 +185,4 @@ def test_images_that_do_not_fit_in_memory(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_memory_that_is_free() -> None:
-    assert 2**20 < decode.available_memory()
+    assert decode.available_memory() > 2**20

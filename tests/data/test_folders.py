@@ -130,7 +130,7 @@ def test_unreadable_images_are_named_by_their_path(tmp_path: Path, capsys: pytes
 
 def test_images_of_mixed_sizes_need_a_size(tmp_path: Path) -> None:
     write_photographs(tmp_path / "train")
-    refused(tmp_path, r"the image train/\w+/\d\.jpg is \d+x\d+, the image train.* is \d+x\d+; --image_size, such as 224")
+    refused(tmp_path, r"the image train/\w+/\d\.jpg is \d+x\d+, the image .* is \d+x\d+; --image_size, such as 224")
 
 
 def test_changed_files_are_decoded_anew(tmp_path: Path, cache: Path) -> None:

@@ -152,7 +152,7 @@ def test_trains_and_evaluates_a_dataset(tmp_path: Path) -> None:
 
 def test_a_folder_of_photographs(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As a user would: train on it, and evaluate the run without saying how it was trained."""
-    fields = "--epochs 1 --batch_size 8 --val_size 6 --model_args.widths [4,8,8]".split()
+    fields = ["--epochs", "1", "--batch_size", "8", "--val_size", "6", "--model_args.widths", "[4,8,8]"]
     command = ["train", "cifar10-small/fgsm-sdi", "--data", f"folder:{photos}", "--out", str(tmp_path / "run"), *fields]
     assert main(command) == 2
     assert "--image_size, such as 224, crops all to one size" in capsys.readouterr().err

@@ -239,7 +239,10 @@ def test_a_hub_set_without_such_a_split(hub: dict[str, Path], folder: Path) -> N
             ),
             r"given on request: accept its terms at https://huggingface.co/datasets/ILSVRC/imagenet-1k.*hf auth login",
         ),
-        (ConnectionError("Couldn't reach it\nMore"), r"neither cached nor reachable \(Couldn't reach it\).*HEADSTART_DATA"),
+        (
+            ConnectionError("Couldn't reach it\nMore"),
+            r"neither cached nor reachable \(Couldn't reach it\).*HEADSTART_DATA",
+        ),
         (datasets.exceptions.DatasetNotFoundError("doesn't exist on the Hub"), "neither cached nor reachable"),
     ],
 )

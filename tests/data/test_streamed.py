@@ -207,7 +207,9 @@ def test_a_row_group_that_is_damaged(tmp_path: Path) -> None:
     path = tmp_path / "train-1.parquet"
     whole = path.read_bytes()
     path.write_bytes(whole[:100] + bytes(300) + whole[400:])
-    with pytest.raises(UserError, match=r"cannot read row group \d of .*train-1.parquet|image in row \d+ cannot be read"):
+    with pytest.raises(
+        UserError, match=r"cannot read row group \d of .*train-1.parquet|image in row \d+ cannot be read"
+    ):
         epoch(data)
 
 
@@ -227,7 +229,9 @@ def damaged(tmp_path: Path) -> EncodedSet:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_unreadable_images_stop_the_run(damaged: EncodedSet, workers: int) -> None:
-    with pytest.raises(UserError, match=r"the image train/(cat/1|owl/0)\.jpg cannot be read \(cannot identify") as error:
+    with pytest.raises(
+        UserError, match=r"the image train/(cat/1|owl/0)\.jpg cannot be read \(cannot identify"
+    ) as error:
         epoch(damaged, workers=workers)
     assert "\n" not in str(error.value)
 

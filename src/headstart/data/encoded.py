@@ -6,6 +6,7 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from operator import index
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -272,11 +273,11 @@ class ItemSet(EncodedSet):
         given = getattr(dataset, "targets", getattr(dataset, "labels", None))
         labels = [self._item(row)[1] for row in range(len(dataset))] if given is None else given
         try:
-            numbers = torch.as_tensor(labels if isinstance(labels, Tensor) else [int(label) for label in labels])
-        except (TypeError, ValueError) as error:
+            numbers = torch.tensor([index(k) for k in (labels.tolist() if isinstance(labels, Tensor) else labels)])
+        except TypeError as error:
             raise UserError(f"{name}: labels must be whole numbers ({error})") from error
         names = tuple(str(c) for c in getattr(dataset, "classes", ()))
-        super().__init__(numbers.cpu().long(), names or numbered(numbers), name)
+        super().__init__(numbers, names or numbered(numbers), name)
         if len(self.labels) != len(dataset):
             raise UserError(f"{name}: {len(dataset)} images but {len(self.labels)} labels")
 
