@@ -113,7 +113,7 @@ def test_train_explains(capsys: Capture, tmp_path: Path, arguments: str, line: s
         ("train dgits/fgsm-sdi", "did you mean 'digits/fgsm-sdi'?"),
         ("train mine.yaml", "recipe file mine.yaml does not exist"),
         ("evaluate", "evaluate needs SOURCE"),
-        ("evaluate nowhere", "nowhere does not exist; give a run folder, a weights file or module:callable"),
+        ("evaluate nowhere", "nowhere does not exist; give a run folder, a weights file, hub:OWNER/NAME or module:"),
         ("evaluate nowhere --n ten", "--n is 'ten'; it must be a whole number"),
         ("evaluate nowhere --siute pgd", "unknown flag --siute; did you mean --suite?"),
         ("evaluate nowhere --device tpu", "unknown device 'tpu'"),
@@ -277,7 +277,7 @@ def test_evaluate_refuses_files_it_cannot_trust(capsys: Capture, run: Path, tmp_
     assert "cut.safetensors is not a complete safetensors file" in refused(capsys, "evaluate", "cut.safetensors")
     torch.save({"state_dict": Malice()}, "code.pt")
     line = refused(capsys, "evaluate", "code.pt", "--model", "small", "--data", "digits", "--epsilon", "0.1")
-    assert "a pickle with code, which is refused" in line
+    assert "a pickle with code (posix.mkdir), which is refused" in line
     assert not (tmp_path / "must-not-exist").exists()
     (tmp_path / "empty").mkdir()
     assert "empty has no model.safetensors; is the run finished?" in refused(capsys, "evaluate", "empty")
@@ -286,10 +286,11 @@ def test_evaluate_refuses_files_it_cannot_trust(capsys: Capture, run: Path, tmp_
 def test_evaluate_refuses_weights_of_another_network(capsys: Capture, run: Path, tmp_path: Path) -> None:
     told = ["--suite", "fgsm", "--data", "digits", "--epsilon", "0.1"]
     line = refused(capsys, "evaluate", str(run), "--model", "resnet18", "--model_args", "{}")
-    assert "does not fit the network resnet18 with 10 classes" in line
+    assert "does not fit the network resnet18 (missing layer1.1.conv1.weight, " in line
+    assert "it is of small: name it with --model" in line
     save_file(build_model("small", 7, 1).state_dict(), tmp_path / "seven.safetensors")
     line = refused(capsys, "evaluate", "seven.safetensors", "--model", "small", *told)
-    assert "does not fit the network small with 10 classes (shapes differ)" in line
+    assert "seven.safetensors is for 7 classes, the network small here for 10" in line
     line = refused(capsys, "evaluate", "seven.safetensors", *told)
     assert "does not say which network it belongs to; name it with --model" in line
 

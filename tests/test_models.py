@@ -348,7 +348,7 @@ def test_final_norm_can_be_left_out() -> None:
         ("resnet18", {"blocks": [2, 2]}, "model resnet18: "),
         ("resnet18", {"stem": "imagnet"}, "unknown stem 'imagnet'; did you mean 'imagenet'"),
         ("resnet18", {"mean": [0.5] * 3}, "mean and std belong together"),
-        ("resnet18", {"mean": [0.5], "std": [0.5]}, "mean has 1 values and std 1; both need one per channel"),
+        ("resnet18", {"mean": [0.5] * 2, "std": [0.5] * 2}, "mean has 2 values and std 2; both need one per channel"),
         ("resnet18", {"mean": [0.5] * 3, "std": [0.5, 0.5, 0]}, "every value must be above 0"),
         ("wide-resnet28-10", {"depth": 30}, r"depth is 30; it must be 6 n \+ 4"),
         ("headstart.models:build_modle", {}, "model headstart.models:build_modle: "),
@@ -484,7 +484,7 @@ def test_records_what_the_last_layer_reads(name: str) -> None:
 @pytest.mark.parametrize(
     ("network", "said"),
     [
-        (nn.Conv2d(3, 5, 1), r"maps two images to \(2, 5, 8, 8\); mine needs logits \(2, 5\)"),
+        (nn.Conv2d(3, 5, 1), r"maps two images to \(2, 5, 8, 8\); mine has 5 classes, so logits \(2, 5\)"),
         (nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), r"maps two images to \(2, 4\)"),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(190, 5)),

@@ -1,9 +1,8 @@
-"""From files to a measured network: what loads, what is refused, and data that does not belong to the weights."""
+"""From weights to a measured network: what is taken from their file, and data that does not belong to them."""
 
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from headstart.data import ImageSet
-from headstart.engine.evaluate import evaluate, load_classifier
+from headstart.engine.evaluate import evaluate
 from headstart.errors import UserError
 from headstart.models import build_model
 
@@ -50,116 +49,6 @@ def pictures(classes: int = 3, channels: int = 3, n: int = 12, size: int = 8, na
     draw = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (n, size, size, channels), generator=draw, dtype=torch.uint8)
     return ImageSet(images, torch.arange(n) % classes, tuple(names[:classes]), "pictures")
-
-
-def equal(one: nn.Module, other: nn.Module) -> bool:
-    a, b = one.state_dict(), other.state_dict()
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
-# -- files ------------------------------------------------------------------------------------------------------------
-
-
-def test_loads_what_training_writes(network: nn.Module, weights: Path) -> None:
-    for source in (weights, str(weights), weights.parent):
-        loaded = load_classifier(source)
-        assert equal(loaded.network, network)
-        assert loaded.origin["epsilon"] == "0.1"
-
-
-@pytest.mark.parametrize("prefix", ["", "module."])
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "net"])
-@pytest.mark.parametrize("ending", [".pt", ".pth", ".safetensors"])
-def test_loads_plain_weights(network: nn.Module, tmp_path: Path, prefix: str, wrapper: str | None, ending: str) -> None:
-    state = OrderedDict((prefix + name, tensor) for name, tensor in network.state_dict().items())
-    path = tmp_path / f"weights{ending}"
-    if ending == ".safetensors":
-        save_file(state, path)
-    else:
-        torch.save({wrapper: state, "epoch": 3} if wrapper else state, path)
-    loaded = load_classifier(path, model="small", model_args=ARGS, classes=3)
-    assert equal(loaded.network, network)
-    with pytest.raises(UserError, match=r"does not say which network .* --model"):
-        load_classifier(path)
-
-
-def test_loads_a_network_by_its_module() -> None:
-    loaded = load_classifier("headstart.models:build_model", model_args={"name": "small"}, classes=5)
-    assert loaded.network.linear.out_features == 5  # type: ignore[union-attr]
-
-
-class Malice:
-    """Unpickled, it would call a function."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.write_text, (Path(MARK), "ran")
-
-
-MARK = "must-not-exist.txt"
-
-
-def test_code_in_a_pickle_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    torch.save({"state_dict": Malice()}, "weights.pt")
-    with pytest.raises(UserError, match="a pickle with code, which is refused"):
-        load_classifier("weights.pt", model="small")
-    assert not Path(MARK).exists()
-
-
-@pytest.mark.parametrize("keep", [0, 5, 200, -50])
-def test_cut_files_are_refused(weights: Path, keep: int) -> None:
-    weights.write_bytes(weights.read_bytes()[:keep])
-    with pytest.raises(UserError, match=r"model.safetensors is not a complete safetensors file"):
-        load_classifier(weights)
-
-
-def test_cut_plain_files_are_refused(network: nn.Module, tmp_path: Path) -> None:
-    path = tmp_path / "weights.pt"
-    torch.save(network.state_dict(), path)
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match="truncated"):
-        load_classifier(path, model="small", model_args=ARGS, classes=3)
-
-
-@pytest.mark.parametrize(
-    ("model", "args", "classes", "said"),
-    [
-        ("small", ARGS, 4, "with 4 classes .shapes differ"),
-        ("small", {"widths": [4, 9]}, 3, "shapes differ"),
-        ("small", {"widths": [4, 8], "blocks": [2, 1]}, 3, "missing layer1.1"),
-        ("small", {"widths": [4], "blocks": [1]}, 3, "does not fit"),
-        ("preact-resnet18", None, 3, "does not fit the network preact-resnet18"),
-        ("resnet81", None, 3, "did you mean 'resnet18'"),
-    ],
-)
-def test_weights_of_another_network_are_refused(
-    network: nn.Module, tmp_path: Path, model: str, args: dict[str, Any] | None, classes: int, said: str
-) -> None:
-    torch.save(network.state_dict(), tmp_path / "weights.pt")
-    with pytest.raises(UserError, match=said):
-        load_classifier(tmp_path / "weights.pt", model=model, model_args=args, classes=classes)
-
-
-@pytest.mark.parametrize("content", [[1, 2], {"a": 1}, torch.zeros(3), {}])
-def test_what_is_no_state_dict_is_refused(tmp_path: Path, content: Any) -> None:
-    torch.save(content, tmp_path / "weights.pt")
-    with pytest.raises(UserError, match=r"no state dict|does not fit"):
-        load_classifier(tmp_path / "weights.pt", model="small")
-
-
-def test_missing_files(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "weights.onnx").write_text("")
-    for source, said in [
-        (tmp_path / "nothing.safetensors", "does not exist; give a run folder"),
-        (tmp_path / "run", r"has no model.safetensors; is the run finished\?"),
-        (tmp_path / "weights.onnx", r"unknown ending; allowed: .safetensors, .pt"),
-    ]:
-        with pytest.raises(UserError, match=said):
-            load_classifier(source, model="small")
-
-
-# -- data -------------------------------------------------------------------------------------------------------------
 
 
 def measured(source: Any, data: ImageSet, **settings: Any) -> Any:

@@ -3,76 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from headstart.attacks.suite import Evaluation, evaluate_model
 from headstart.config import pixel_fraction
 from headstart.data import Found, ImageSet, find, from_python, in_memory
 from headstart.errors import UserError, unknown
-from headstart.models import build_model
+from headstart.models import check_network
 from headstart.threat import ThreatModel
-
-PLAIN_FORMATS = (".pt", ".pth", ".tar", ".bin")
-WRAPPER_KEYS = ("state_dict", "model_state_dict", "model", "net")
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """A network ready for evaluation, and what its file says of it: data, epsilon, norm, classes."""
-
-    network: nn.Module
-    origin: dict[str, str]
-
-
-def load_classifier(
-    source: str | Path,
-    *,
-    model: str | None = None,
-    model_args: dict[str, Any] | None = None,
-    classes: int = 10,
-) -> Classifier:
-    """A run folder, a .safetensors file, a plain .pt/.pth state dict (with ``model``), or module:callable.
-
-    Names in state dicts may have the prefix ``module.``; plain ones may lie under a key such as ``state_dict``.
-
-    Args:
-        classes: of the network, where the file does not say.
-
-    Raises:
-        UserError: nothing there, an unreadable file or one with code in it, or weights of another network.
-    """
-    path = Path(source)
-    if not path.exists() and ":" in str(source):
-        return Classifier(build_model(str(source), classes, args=model_args), {})
-    if path.is_dir():
-        path = path / "model.safetensors"
-        if not path.exists():
-            raise UserError(f"{path.parent} has no model.safetensors; is the run finished? (headstart train --resume)")
-    if not path.exists():
-        raise UserError(f"{source} does not exist; give a run folder, a weights file or module:callable")
-    weights, origin = _read_safetensors(path) if path.suffix == ".safetensors" else _read_plain(path)
-    name = model or origin.get("model")
-    if name is None:
-        raise UserError(f"{path} does not say which network it belongs to; name it with --model")
-    args = model_args if model_args is not None else json.loads(origin.get("model_args", "{}"))
-    if "classes" in origin:
-        classes = len(json.loads(origin["classes"]))
-    weights = {key.removeprefix("module."): tensor for key, tensor in weights.items()}
-    if "conv1.weight" in weights:
-        origin = {"channels": str(weights["conv1.weight"].shape[1]), **origin}
-    network = build_model(name, classes, int(origin.get("channels", 3)), args)
-    missing, unexpected = network.load_state_dict(weights, strict=False) if _fits(network, weights) else ([], [])
-    wrong = [f"missing {k}" for k in missing] + [f"unexpected {k}" for k in unexpected]
-    if wrong or not _fits(network, weights):
-        detail = ", ".join(wrong[:3]) or "shapes differ"
-        raise UserError(f"{path} does not fit the network {name} with {classes} classes ({detail})")
-    return Classifier(network, origin)
+from headstart.weights import Classifier, load_classifier
 
 
 def evaluate(
@@ -135,7 +78,8 @@ def evaluate(
         image_size = int(origin["image_size"])
     test = _suited(in_memory(found, image_size, n), origin)
     if not isinstance(source, nn.Module):
-        _check_shape(classifier.network, test)
+        trained = len(json.loads(origin.get("classes", "[]")))
+        check_network(classifier.network, test.shape, trained or len(test.classes), test.name)
     x, y = test.tensors()
     network = classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return evaluate_model(
@@ -186,42 +130,3 @@ def _suited(test: ImageSet, origin: dict[str, str]) -> ImageSet:
     if channels == 3 and test.shape[0] == 1:
         return ImageSet(test.images.expand(-1, -1, -1, 3), test.labels, test.classes, test.name)
     return test
-
-
-@torch.no_grad()
-def _check_shape(network: nn.Module, test: ImageSet) -> None:
-    try:
-        network.eval()(torch.zeros(1, *test.shape))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"the network does not take images of shape {test.shape}, as in {test.name}: {reason}"
-        ) from error
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as stored:
-            return {name: stored.get_tensor(name) for name in stored.keys()}, stored.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
-        raise UserError(f"{path} is not a complete safetensors file ({error})") from error
-
-
-def _read_plain(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if path.suffix not in PLAIN_FORMATS:
-        raise UserError(f"{path} has an unknown ending; allowed: .safetensors, {', '.join(PLAIN_FORMATS)}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises a different type for every way in which a file can be broken
-        raise UserError(f"{path} is truncated, or a pickle with code, which is refused: save a state dict") from error
-    for key in WRAPPER_KEYS:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise UserError(f"{path} holds no state dict; save model.state_dict()")
-    return content, {}
-
-
-def _fits(network: nn.Module, weights: dict[str, Tensor]) -> bool:
-    own = network.state_dict()
-    return all(own[k].shape == v.shape for k, v in weights.items() if k in own)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,12 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.last = self.checkpoints / "last.pt"
         self.best = self.checkpoints / "best.safetensors"
+
+    def resolved(self, recipe: Recipe) -> Recipe:
+        """The recipe with what its network took over from the weights that the run in the folder started from."""
+        if recipe.weights is None or not self.config.exists():
+            return recipe
+        return replace(recipe, model_args={**load_recipe(str(self.config)).model_args, **recipe.model_args})
 
     def check(self, recipe: Recipe, resume: bool) -> None:
         """Refuse a folder that holds something else than this run; reads only.

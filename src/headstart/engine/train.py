@@ -33,9 +33,10 @@ from headstart.engine.optim import make_optimizer, make_schedule
 from headstart.engine.progress import TrainingProgress
 from headstart.engine.record import environment
 from headstart.errors import UserError
-from headstart.models import build_model
+from headstart.models import build_model, check_network
 from headstart.registry import build_method
 from headstart.threat import ThreatModel
+from headstart.weights import start_from
 
 READING = ("image_size", "image_column", "label_column")  # what evaluation must know to read the same images
 LIVE_WATCH = 256  # validation images on which the live network is watched while its average is being selected
@@ -73,12 +74,17 @@ def train(
         Interrupted: stopped by a signal, with the state saved.
     """
     folder = RunFolder(Path(out))
+    recipe = folder.resolved(recipe)
     folder.check(recipe, resume)
     fabric = make_fabric(recipe, folder.path)
     torch.manual_seed(recipe.seed)
     train_set, val_set = load_parts(recipe, data)
     classes, channels = len(train_set.classes), train_set.shape[0]
-    network = model if model is not None else build_model(recipe.model, classes, channels, recipe.model_args)
+    resumes = resume and folder.last.exists()
+    if recipe.weights is not None and not resumes:
+        recipe, network = start_from(recipe, model, classes, channels)
+    else:
+        network = model if model is not None else build_model(recipe.model, classes, channels, recipe.model_args)
     trainer = Trainer(recipe, folder, fabric, network, train_set, val_set)
     if progress and fabric.is_global_zero:
         print(
@@ -87,7 +93,7 @@ def train(
             file=sys.stderr,
         )
     try:
-        if resume and folder.last.exists():
+        if resumes:
             trainer.load_state_dict(load_state(folder.last))
         else:
             folder.begin(recipe)
@@ -104,19 +110,6 @@ def train(
 def _side_stream(device: torch.device) -> torch.cuda.StreamContext:
     """Makes another stream than the default one the current one."""
     return torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
-
-
-def check_network(network: nn.Module, data: TrainingSet, device: torch.device) -> None:
-    """Refuse a network that does not map images of the data set to logits of its classes."""
-    network.eval()
-    try:
-        with torch.no_grad():
-            logits = network(torch.zeros(2, *data.shape, device=device))
-    except RuntimeError as error:
-        raise UserError(f"the network does not take images of shape {data.shape}: {error}") from error
-    if not isinstance(logits, Tensor) or logits.shape != (2, len(data.classes)):
-        shape = tuple(getattr(logits, "shape", ()))
-        raise UserError(f"the network maps two images to {shape}; {data.name} has {len(data.classes)} classes")
 
 
 class Trainer:
@@ -140,7 +133,7 @@ class Trainer:
         self.threat = ThreatModel(cast(float, recipe.epsilon), recipe.norm)
         self.classes = train_set.classes
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        check_network(self.network, train_set, self.device)
+        check_network(self.network, train_set.shape, len(train_set.classes), train_set.name)
         self.method = self._build_method(train_set)
         self.clock = Clock(updates=self.updates, epochs=recipe.epochs)
         self.optimizer = make_optimizer(recipe, self.network)

@@ -95,4 +95,6 @@ def check_network(network: nn.Module, shape: tuple[int, int, int], classes: int,
         raise UserError(f"the network does not take images of shape {shape}, as in {data}: {reason}") from error
     if not isinstance(logits, Tensor) or logits.shape != (2, classes):
         returned = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UserError(f"the network maps two images to {returned}; {data} needs logits (2, {classes}), one per class")
+        raise UserError(
+            f"the network maps two images to {returned}; {data} has {classes} classes, so logits (2, {classes})"
+        )

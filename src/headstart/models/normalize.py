@@ -30,13 +30,13 @@ def normalization(mean: Sequence[float] | None, std: Sequence[float] | None, cha
     """The first layer: identity unless a mean and a deviation are given.
 
     Raises:
-        ValueError: one without the other, other numbers than channels, or a deviation of 0.
+        ValueError: one without the other, neither one value nor one per channel, or a deviation of 0.
     """
     if mean is None and std is None:
         return nn.Identity()
     if mean is None or std is None:
         raise ValueError("mean and std belong together; give both or none")
-    if len(mean) != len(std) or channels not in (None, len(mean)):
+    if len(mean) != len(std) or (channels is not None and len(mean) not in (1, channels)):
         raise ValueError(f"mean has {len(mean)} values and std {len(std)}; both need one per channel of the image")
     if not all(value > 0 for value in std):
         raise ValueError(f"std is {list(std)}; every value must be above 0")

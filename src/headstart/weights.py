@@ -1,0 +1,282 @@
+"""Weights from files of any origin into networks of any origin."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from headstart import comm
+from headstart.config import Recipe
+from headstart.core.target import output_layer
+from headstart.errors import UserError
+from headstart.models import build_model, normalized
+
+PLAIN_FORMATS = (".pt", ".pth", ".tar", ".bin", ".ckpt")
+WRAPPER_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
+MEANS, DEVIATIONS = ("mean", "mu", "new_mean"), ("std", "sigma", "new_std")  # what normalising layers call theirs
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A weights file.
+
+    Attributes:
+        name: the file, for messages.
+        tensors: by name, as they stand in the file.
+        origin: what the file says of them, such as model, model_args, classes, data and epsilon; often nothing.
+    """
+
+    name: str
+    tensors: dict[str, Tensor]
+    origin: dict[str, str]
+
+    @property
+    def model_args(self) -> dict[str, Any]:
+        """Arguments of the network that the file names."""
+        return dict(json.loads(self.origin.get("model_args", "{}")))
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network ready for evaluation, and what its file says of it: data, epsilon, norm, classes."""
+
+    network: nn.Module
+    origin: dict[str, str]
+
+
+def load_classifier(
+    source: str | Path,
+    *,
+    model: str | None = None,
+    model_args: dict[str, Any] | None = None,
+    classes: int = 10,
+) -> Classifier:
+    """What ``read_weights`` takes, in its network; or a network by module:callable, timm:NAME or torchvision:NAME.
+
+    A file that says which network it belongs to needs no ``model``. One that carries a normalisation beside the
+    network gets it as the network's first layer, said on stderr, unless ``model_args`` names one.
+
+    Args:
+        classes: of the network, where the file does not say.
+
+    Raises:
+        UserError: nothing there, an unreadable file or one with code in it, or weights of another network.
+    """
+    text = str(source)
+    if ":" in text and not text.startswith("hub:") and not Path(source).exists():
+        return Classifier(build_model(text, classes, args=model_args), {})
+    weights = read_weights(source)
+    trained = weights.origin.get("model")
+    name = model or trained
+    if name is None:
+        raise UserError(f"{weights.name} does not say which network it belongs to; name it with --model")
+    if name.startswith("python:"):
+        raise UserError(
+            f"{weights.name} belongs to the network {name.removeprefix('python:')} given from Python; name a function "
+            "that builds it with --model module:callable"
+        )
+    args = model_args if model_args is not None else weights.model_args if name == trained else {}
+    if "classes" in weights.origin:
+        classes = len(json.loads(weights.origin["classes"]))
+    channels = int(weights.origin.get("channels", _channels(weights.tensors)))
+    network = build_model(name, classes, channels, args)
+    found = load_into(network, weights, name)
+    if found.normalization and not {"mean", "std"} & args.keys():
+        normalized(network, **found.normalization)
+        print(f"{weights.name}: {_say(found.normalization)} becomes the network's first layer", file=sys.stderr)
+    return Classifier(network, {**weights.origin, "channels": str(channels)})
+
+
+def start_from(recipe: Recipe, network: nn.Module | None, classes: int, channels: int) -> tuple[Recipe, nn.Module]:
+    """The network of a recipe that begins with the weights of a file, and that recipe, resolved.
+
+    What the file says of its network (widths, activation, normalisation) holds where the recipe says nothing. The last
+    layer keeps its initial values where the class count differs. What was done is said on stderr.
+
+    Args:
+        network: default the recipe's by name.
+
+    Raises:
+        UserError: see ``read_weights`` and ``load_into``.
+    """
+    weights = read_weights(str(recipe.weights))
+    given = network is not None
+    if network is None:
+        if weights.origin.get("model") == recipe.model:
+            recipe = replace(recipe, model_args={**weights.model_args, **recipe.model_args})
+        network = build_model(recipe.model, classes, channels, recipe.model_args)
+    found = load_into(network, weights, recipe.model, new_head=True)
+    done = [f"starting from {weights.name}"]
+    if found.old_classes is not None:
+        done.append(f"a new last layer for {classes} classes (the file has {found.old_classes})")
+    if found.normalization and not {"mean", "std"} & recipe.model_args.keys():
+        if given:
+            raise UserError(
+                f"{weights.name} carries {_say(found.normalization)}; "
+                "give a network that has it: headstart.models.normalized(network, mean, std)"
+            )
+        normalized(network, **found.normalization)
+        recipe = replace(recipe, model_args={**recipe.model_args, **found.normalization})
+        done.append(f"its {_say(found.normalization)} as the network's first layer")
+    if comm.rank() == 0:
+        print("; ".join(done), file=sys.stderr)
+    return recipe, network
+
+
+# -- reading ---------------------------------------------------------------------------------------------------
+
+
+def read_weights(source: str | Path) -> Weights:
+    """A run folder, ``hub:OWNER/NAME``, a .safetensors file, or a state dict saved by torch, bare or under a key.
+
+    Raises:
+        UserError: nothing there, not complete, no state dict, or a pickle that holds code.
+    """
+    path = Path(source)
+    if str(source).startswith("hub:"):
+        from headstart.hub import fetch
+
+        path = fetch(str(source).removeprefix("hub:"))
+    if path.is_dir():
+        path = path / "model.safetensors"
+        if not path.exists():
+            raise UserError(f"{path.parent} has no model.safetensors; is the run finished? (headstart train --resume)")
+    if not path.exists():
+        raise UserError(
+            f"{source} does not exist; give a run folder, a weights file, hub:OWNER/NAME or module:callable"
+        )
+    tensors, origin = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_plain(path), {})
+    return Weights(str(source) if str(source).startswith("hub:") else str(path), tensors, origin)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as stored:
+            return {name: stored.get_tensor(name) for name in stored.keys()}, stored.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a complete safetensors file ({error})") from error
+
+
+def _read_plain(path: Path) -> dict[str, Tensor]:
+    if path.suffix not in PLAIN_FORMATS:
+        raise UserError(f"{path} has an unknown ending; allowed: .safetensors, {', '.join(PLAIN_FORMATS)}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises a different type for every way in which a file can be broken
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        if code is None:
+            raise UserError(f"{path} is truncated, or no file of torch.save") from error
+        raise UserError(
+            f"{path} is a pickle with code ({code[1]}), which is refused; where you trust it, save its state dict alone"
+        ) from error
+    while isinstance(content, dict) and (keys := [key for key in WRAPPER_KEYS if isinstance(content.get(key), dict)]):
+        content = content[keys[0]]
+    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise UserError(f"{path} holds no state dict; save model.state_dict()")
+    return content
+
+
+def _channels(tensors: dict[str, Tensor]) -> int:
+    """Channels of the images, by the first convolution; 3 where none has the usual name."""
+    first = min((name for name in tensors if name.endswith("conv1.weight")), key=len, default=None)
+    return 3 if first is None else tensors[first].shape[1]
+
+
+# -- fitting ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a file held beside the weights that a network took.
+
+    Attributes:
+        normalization: ``mean`` and ``std`` per channel, or empty.
+        old_classes: classes of the file's last layer where the network's own stayed as it was.
+    """
+
+    normalization: dict[str, list[float]]
+    old_classes: int | None = None
+
+
+def load_into(network: nn.Module, weights: Weights, name: str, *, new_head: bool = False) -> Loaded:
+    """Put weights into the network they belong to. They may stand under a prefix such as ``module.`` or ``1.``.
+
+    Args:
+        name: of the network, for messages.
+        new_head: leave the last layer as it is where only the class count differs.
+
+    Raises:
+        UserError: names are missing or left over, or shapes differ.
+    """
+    own = network.state_dict()
+    prefix = _prefix(weights.tensors, own)
+    taken = {mine: weights.tensors[prefix + mine] for mine in own if prefix + mine in weights.tensors}
+    extra = {n: t for n, t in weights.tensors.items() if not (n.startswith(prefix) and n[len(prefix) :] in taken)}
+    normalization = _take_normalization(extra)
+    missing = [mine for mine in own if mine not in taken and not mine.endswith("num_batches_tracked")]
+    shapes = [mine for mine, t in taken.items() if t.shape != own[mine].shape]
+    old_classes = _other_classes(network, taken, shapes)
+    if old_classes is not None and not missing and not extra:
+        if not new_head:
+            classes = output_layer(network)[1].out_features  # type: ignore[index]
+            raise UserError(f"{weights.name} is for {old_classes} classes, the network {name} here for {classes}")
+        taken = {mine: t for mine, t in taken.items() if mine not in shapes}
+    elif missing or extra or shapes:
+        differ = (f"{s} {tuple(taken[s].shape)} for {tuple(own[s].shape)}" for s in shapes)
+        found = (("missing", missing), ("unknown", list(extra)), ("other shapes", list(differ)))
+        wrong = "; ".join(f"{kind} {_few(names)}" for kind, names in found if names)
+        other = f"it is of {origin}" if (origin := weights.origin.get("model", name)) != name else "is it of another"
+        raise UserError(f"{weights.name} does not fit the network {name} ({wrong}); {other}: name it with --model")
+    network.load_state_dict(taken, strict=False)
+    return Loaded(normalization, old_classes)
+
+
+def _prefix(theirs: Iterable[str], own: Iterable[str]) -> str:
+    """The prefix under which most of the network's names stand in the file."""
+    theirs, own = set(theirs), list(own)
+    prefixes = {""} | {name.removesuffix(mine) for name in theirs for mine in own if name.endswith(f".{mine}")}
+    return max(sorted(prefixes, key=len), key=lambda prefix: sum(prefix + mine in theirs for mine in own))
+
+
+def _take_normalization(extra: dict[str, Tensor]) -> dict[str, list[float]]:
+    """Take mean and deviation per channel out of what is left over, such as ``0.mean`` and ``0.std``."""
+    for mean, std in zip(MEANS, DEVIATIONS, strict=True):
+        for name in list(extra):
+            parent = name.removesuffix(mean)
+            other = parent + std
+            if name == parent or (parent and not parent.endswith(".")) or other not in extra:
+                continue
+            if extra[name].numel() == extra[other].numel():
+                pair = extra.pop(name), extra.pop(other)
+                return {key: t.flatten().tolist() for key, t in zip(("mean", "std"), pair, strict=True)}
+    return {}
+
+
+def _other_classes(network: nn.Module, taken: dict[str, Tensor], shapes: list[str]) -> int | None:
+    """The file's class count, if that is all in which its weights differ from the network's."""
+    found = output_layer(network)
+    if not shapes or found is None:
+        return None
+    name, layer = found
+    weight = taken.get(f"{name}.weight")
+    if set(shapes) != {f"{name}.{part}" for part, _ in layer.named_parameters()} or weight is None:
+        return None
+    return len(weight) if weight.shape[1:] == layer.weight.shape[1:] else None
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _say(normalization: dict[str, list[float]]) -> str:
+    parts = (f"{key} [{', '.join(f'{v:.4g}' for v in values)}]" for key, values in normalization.items())
+    return f"normalisation ({', '.join(parts)})"
