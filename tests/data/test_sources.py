@@ -195,7 +195,7 @@ def test_secret_labels_give_way_to_validation(folder: Path) -> None:
 
 @pytest.fixture
 def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
-    """Stands in for the hub: split names to parquet files, which ``datasets`` prepares and maps as it does the hub's."""
+    """Stands in for the hub: split names to parquet files, which ``datasets`` prepares as it does the hub's."""
     splits: dict[str, Path] = {}
     original = datasets.load_dataset
 
@@ -226,7 +226,7 @@ def test_reads_the_hub(hub: dict[str, Path], folder: Path, cache: Path, monkeypa
 
 def test_a_hub_set_without_such_a_split(hub: dict[str, Path], folder: Path) -> None:
     hub["train"] = write(folder / "a.parquet", [encoded(pixels(1)[0])], [0])
-    with pytest.raises(UserError, match="owner/pets has no split for this: Unknown split .test."):
+    with pytest.raises(UserError, match=r"owner/pets has no split for this: Unknown split .test."):
         load("hub:owner/pets", "test")
 
 
