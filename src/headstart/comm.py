@@ -35,6 +35,19 @@ def gather(rows: Tensor) -> Tensor:
     return torch.stack(parts, dim=1).flatten(0, 1)
 
 
+def broadcast_(tensors: Iterable[Tensor]) -> None:
+    """Make these tensors those of the first process, in place."""
+    if world_size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if world_size() > 1:
+        dist.barrier()
+
+
 def mean_(tensors: Iterable[Tensor]) -> None:
     """Average floating-point tensors over processes, in place and in one call."""
     if world_size() == 1:
@@ -45,3 +58,25 @@ def mean_(tensors: Iterable[Tensor]) -> None:
     flat /= world_size()
     for t, mean in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
         t.detach().copy_(mean.view_as(t))
+
+
+class Vote:
+    """Whether any process said yes in the round before: one small message per round, for which nobody waits."""
+
+    def __init__(self) -> None:
+        # gloo, since NCCL's messages would have to be read from the device.
+        self.group = dist.new_group(backend="gloo") if world_size() > 1 else None
+        self.said: tuple[Tensor, dist.Work] | None = None
+
+    def __call__(self, yes: bool) -> bool:
+        """Say yes or no; the answer of the round before, the same on every process. Alone, one's own at once."""
+        if self.group is None:
+            return yes
+        answer = False
+        if self.said:
+            flag, message = self.said
+            message.wait()
+            answer = bool(flag)
+        flag = torch.tensor(float(yes))
+        self.said = flag, dist.all_reduce(flag, group=self.group, async_op=True)
+        return answer

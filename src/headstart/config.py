@@ -19,7 +19,7 @@ Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["one-cycle", "triangular", "multi-step", "constant"]
 Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
-OnCollapse = Literal["warn", "stop"]
+OnCollapse = Literal["warn", "stop", "rollback"]
 OnBadImage = Literal["error", "skip"]
 BatchNormMode = Literal["train", "train-frozen-stats", "eval"]
 YAML = (".yaml", ".yml")
@@ -53,6 +53,7 @@ class Recipe:
         epochs: passes over the training part.
         max_steps: stop after so many weight updates; schedules still follow the full length.
         batch_size: samples per update over all processes.
+        accumulate: equal parts in which a process takes its share of a batch, one after the other, to save memory.
         drop_last: leave out the incomplete last batch of an epoch.
         pad: random crop shift in pixels, with a random flip; 0 for no augmentation. Without effect beside image_size.
         samples: train on the first so many images alone, the validation part among them; null for all.
@@ -72,13 +73,16 @@ class Recipe:
         cuda_graphs: on one CUDA device, record updates and replay them where the method allows it.
         seed: of initial weights, order, augmentation and every random start.
         device: auto takes CUDA where there is one.
-        devices: processes on this node.
-        num_nodes: nodes.
+        devices: processes on this node; torchrun and SLURM say it themselves.
+        num_nodes: nodes; torchrun and SLURM say it themselves.
+        sync_batch_norm: batch statistics over all processes (CUDA only) instead of each process's own.
+        deterministic: only algorithms that give the same result every time; slower on CUDA.
         workers: processes per device that decode images where image_size is given; null for one per core.
         eval_every: epochs between validations.
         checkpoint_every: updates between checkpoints; 0 for at the end of epochs only.
         keep: how many epoch checkpoints to keep beside last and best; 0 for none.
-        on_collapse: what to do on catastrophic overfitting.
+        on_collapse: on catastrophic overfitting go on, stop, or go back to the last sound state with safer steps.
+        watch_every: batches between looks for a collapse inside an epoch, for stop and rollback; 0 for none.
         on_bad_image: stop at an unreadable image, or leave it out and say how many.
     """
 
@@ -97,6 +101,7 @@ class Recipe:
     epochs: int = 30
     max_steps: int | None = None
     batch_size: int = 128
+    accumulate: int = 1
     drop_last: bool = False
     pad: int = 4
     samples: int | None = None
@@ -118,11 +123,14 @@ class Recipe:
     device: Device = "auto"
     devices: int = 1
     num_nodes: int = 1
+    sync_batch_norm: bool = False
+    deterministic: bool = False
     workers: int | None = None
     eval_every: int = 1
     checkpoint_every: int = 0
     keep: int = 0
     on_collapse: OnCollapse = "warn"
+    watch_every: int = 200
     on_bad_image: OnBadImage = "error"
 
     def __post_init__(self) -> None:
@@ -133,8 +141,9 @@ class Recipe:
             if name != "epsilon":
                 object.__setattr__(self, name, _typed(name, getattr(self, name), hint))
         ThreatModel(cast(float, self.epsilon), self.norm)
-        at_least = dict.fromkeys(("epochs", "batch_size", "devices", "num_nodes", "val_size", "eval_every"), 1)
-        at_least |= dict.fromkeys(("pad", "checkpoint_every", "keep", "seed"), 0)
+        ones = ("epochs", "batch_size", "accumulate", "devices", "num_nodes", "val_size", "eval_every")
+        at_least = dict.fromkeys(ones, 1)
+        at_least |= dict.fromkeys(("pad", "checkpoint_every", "keep", "seed", "watch_every"), 0)
         at_least |= dict.fromkeys(("momentum", "weight_decay", "clip_gradient"), 0)
         for name, least in at_least.items():
             if getattr(self, name) < least:
@@ -157,9 +166,14 @@ class Recipe:
             raise UserError(f"milestone {early[0]} is not an epoch; milestones count from 1")
         if self.schedule == "multi-step" and not self.milestones:
             raise UserError("schedule multi-step needs milestones, a list of epochs such as [100, 105]")
-        if self.batch_size % (self.devices * self.num_nodes):
-            processes = self.devices * self.num_nodes
+        processes = self.devices * self.num_nodes
+        if self.batch_size % processes:
             raise UserError(f"batch_size {self.batch_size} does not divide among {processes} processes")
+        if self.batch_size // processes % self.accumulate:
+            raise UserError(
+                f"accumulate is {self.accumulate}; it must divide the {self.batch_size // processes} samples that each "
+                "process has of a batch"
+            )
 
 
 def describe(hint: Any) -> str:

@@ -110,7 +110,7 @@ def crash_in_validation(monkeypatch: pytest.MonkeyPatch) -> None:
 def crash_before_first_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first epoch's row is written, its checkpoint is not."""
 
-    def crash(path: Path, state: dict[str, Any]) -> None:
+    def crash(path: Path, state: dict[str, Any], previous: Path) -> None:
         raise Crash
 
     monkeypatch.setattr(folder, "save_state", crash)
@@ -120,10 +120,10 @@ def crash_between_row_and_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second epoch's row is written, its checkpoint is not."""
     save = folder.save_state
 
-    def crash(path: Path, state: dict[str, Any]) -> None:
+    def crash(path: Path, state: dict[str, Any], previous: Path) -> None:
         if len(state["metrics"]) == 2:
             raise Crash
-        save(path, state)
+        save(path, state, previous)
 
     monkeypatch.setattr(folder, "save_state", crash)
 
@@ -226,7 +226,9 @@ class Poisoned(nn.Module):
         return logits
 
 
-@pytest.mark.parametrize(("what", "said"), [("logits", "the loss became nan"), ("gradients", "the weights became")])
+@pytest.mark.parametrize(
+    ("what", "said"), [("logits", "the loss became infinite or NaN"), ("gradients", "the weights became")]
+)
 @pytest.mark.parametrize("after", [6, UPDATES])
 def test_stops_when_training_is_no_longer_finite(
     tmp_path: Path, digits: ImageSet, what: str, said: str, after: int
@@ -353,7 +355,11 @@ def test_reacts_to_collapse(
     result = train(tiny(on_collapse=reaction), tmp_path, data=digits, progress=False)
     assert [row["collapsed"] for row in rows(tmp_path)] == [False, True, True][:epochs]
     assert result.cost["updates"] == epochs * BATCHES
-    assert "catastrophic overfitting at epoch 2: PGD accuracy 10.0%, FGSM accuracy 80.0%" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.count("catastrophic overfitting") == 1
+    assert (
+        f"catastrophic overfitting at update {2 * BATCHES} in epoch 2: PGD accuracy 10.0%, FGSM accuracy 80.0%" in said
+    )
     with safe_open(tmp_path / "model.safetensors", framework="pt") as kept:
         assert kept.metadata()["epoch"] == "1"  # the last one before the collapse
 
@@ -408,7 +414,7 @@ def test_weights_say_what_they_are(tmp_path: Path, digits: ImageSet) -> None:
 def test_epoch_checkpoints_are_thinned_out(tmp_path: Path, digits: ImageSet) -> None:
     train(tiny(epochs=4, keep=2), tmp_path, data=digits, progress=False)
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-    assert kept == ["best.safetensors", "epoch-0003.pt", "epoch-0004.pt", "last.pt"]
+    assert kept == ["best.safetensors", "epoch-0003.pt", "epoch-0004.pt", "last.pt", "previous.pt"]
     assert load_state(tmp_path / "checkpoints" / "epoch-0003.pt")["clock"]["update"] == 3 * BATCHES
 
 
@@ -421,9 +427,9 @@ def test_epsilon_rises_at_every_update(tmp_path: Path, digits: ImageSet, monkeyp
     used = []
     descend = Trainer._descend
 
-    def spy(self: Trainer, step: Step) -> Tensor:
+    def spy(self: Trainer, step: Step, **part: Any) -> Tensor:
         used.append(step.threat.epsilon)
-        return descend(self, step)
+        return descend(self, step, **part)
 
     monkeypatch.setattr(Trainer, "_descend", spy)
     train(tiny(epsilon_ramp=0.75), tmp_path, data=digits, progress=False)

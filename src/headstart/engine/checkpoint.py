@@ -12,18 +12,22 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from headstart import comm
 from headstart.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 
 
-def save_state(path: Path, state: dict[str, Any]) -> None:
+def save_state(path: Path, state: dict[str, Any], previous: Path | None = None) -> None:
     """Write a training state; on return it is on the disk, and at no moment is ``path`` incomplete.
+
+    Args:
+        previous: where the state that was at ``path`` goes; it is gone by default.
 
     Raises:
         UserError: the disk is full or not writable; what was at ``path`` is still there.
     """
-    _atomically(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
+    _atomically(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary), previous)
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -60,13 +64,35 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def _atomically(path: Path, write: Any) -> None:
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The states of the global generators of all processes, (processes, n) bytes each."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return {kind: comm.gather(state[None].to(device)).cpu() for kind, state in states.items()}
+
+
+def set_random_state(states: dict[str, Tensor], device: torch.device) -> bool:
+    """Restore what ``random_state`` returned; False if that was on other processes or another kind of device."""
+    if set(states) != ({"cpu", "cuda"} if device.type == "cuda" else {"cpu"}):
+        return False
+    if len(states["cpu"]) != comm.world_size():
+        return False
+    torch.set_rng_state(states["cpu"][comm.rank()].clone())
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"][comm.rank()].clone(), device)
+    return True
+
+
+def _atomically(path: Path, write: Any, previous: Path | None = None) -> None:
     temporary = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(str(temporary))
         with open(temporary, "rb+") as stream:
             os.fsync(stream.fileno())
+        if previous is not None and path.exists():
+            os.replace(path, previous)
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a failed write as RuntimeError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from torch import nn
 
 from headstart import comm
 from headstart.config import Recipe, load_recipe, save_recipe
-from headstart.engine.checkpoint import save_bytes, save_state, save_weights
+from headstart.engine.checkpoint import load_state, save_bytes, save_state, save_weights
 from headstart.errors import UserError
 
 # What may differ when a run is resumed: where it runs and how it is kept, not what is computed.
 RESUMABLE_CHANGES = {
     "max_steps", "device", "devices", "num_nodes", "workers", "checkpoint_every", "keep", "on_collapse",
+    "watch_every",
 }  # fmt: skip
 
 
@@ -30,7 +32,7 @@ class RunFolder:
         self.path = path
         self.config, self.rows = path / "config.yaml", path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
-        self.last = self.checkpoints / "last.pt"
+        self.last, self.previous = self.checkpoints / "last.pt", self.checkpoints / "previous.pt"
         self.best = self.checkpoints / "best.safetensors"
 
     def resolved(self, recipe: Recipe) -> Recipe:
@@ -76,9 +78,23 @@ class RunFolder:
                 stream.write(json.dumps(row) + "\n")
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write checkpoints/last.pt."""
+        """Write checkpoints/last.pt; the one before becomes previous.pt."""
         if comm.rank() == 0:
-            save_state(self.last, state)
+            save_state(self.last, state, self.previous)
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest state that can be read; None before the first checkpoint.
+
+        Raises:
+            UserError: there are checkpoints, and none can be read.
+        """
+        found = [path for path in (self.last, self.previous) if path.exists()]
+        for path in found[:-1]:
+            try:
+                return load_state(path)
+            except UserError as error:
+                print(f"headstart: {error}; going on from {self.previous}", file=sys.stderr)
+        return load_state(found[-1]) if found else None
 
     def keep_epoch(self, state: dict[str, Any], epoch: int, keep: int) -> None:
         """Write the checkpoint of an epoch beside the last, and remove all but the newest ``keep``."""

@@ -2,28 +2,65 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
+from headstart import comm
 from headstart.config import Recipe
 from headstart.errors import UserError
+
+CANNOT_WRITE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR,
+}  # fmt: skip
 
 
 class Interrupted(Exception):
     """SIGINT or SIGTERM arrived; the state is saved."""
 
 
+class LostProcess(Exception):
+    """Another process of the run has ended, or cannot be reached."""
+
+
+def launched(recipe: Recipe) -> Recipe:
+    """The recipe with the numbers of processes and nodes of the launcher, torchrun or SLURM, that started this one.
+
+    Raises:
+        UserError: the recipe says other numbers.
+    """
+    if TorchElasticEnvironment.detect():
+        launcher, world, local = "torchrun", int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = world // local
+    elif SLURMEnvironment.detect():
+        launcher, world, nodes = "SLURM", int(os.environ["SLURM_NTASKS"]), int(os.environ.get("SLURM_NNODES", 1))
+    else:
+        return recipe
+    said, found = (recipe.devices, recipe.num_nodes), (world // nodes, nodes)
+    if said not in ((1, 1), found):
+        raise UserError(
+            f"{launcher} started {found[0]} processes on each of {nodes} nodes, but devices is {said[0]} and num_nodes "
+            f"{said[1]}; leave both out"
+        )
+    return replace(recipe, devices=found[0], num_nodes=nodes)
+
+
 def make_fabric(recipe: Recipe, out: Path) -> Fabric:
     """Devices and processes. Fabric's own precision stays 32-true: Target opens the autocast, see there."""
     if recipe.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda is not available on this machine; use --device cpu")
+    _check_devices(recipe)
     accelerator = {"auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(recipe.device, recipe.device)
     processes = recipe.devices * recipe.num_nodes
     fabric = Fabric(
@@ -37,11 +74,62 @@ def make_fabric(recipe: Recipe, out: Path) -> Fabric:
     return fabric
 
 
+def _check_devices(recipe: Recipe) -> None:
+    """Refuse what the devices here cannot do."""
+    found = torch.cuda.device_count() if recipe.device != "cpu" else 0
+    if 0 < found < recipe.devices:
+        raise UserError(f"devices is {recipe.devices}, but this machine has {found} CUDA devices")
+    if recipe.sync_batch_norm and not found:
+        raise UserError("sync_batch_norm needs CUDA devices: torch's synchronised batch-norm does not run on the CPU")
+
+
+@contextmanager
+def determinism(wanted: bool) -> Iterator[None]:
+    """Inside, if wanted, torch refuses algorithms that may give another result the next time."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS refuses
+        torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = not wanted
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
+
+
+@contextmanager
+def explained(recipe: Recipe, out: Path) -> Iterator[None]:
+    """What goes wrong inside for reasons outside, said in a line.
+
+    Raises:
+        UserError: too little memory, or a full or unwritable disk.
+        LostProcess: another process of the run has ended.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        fewer = 2 * recipe.accumulate
+        raise UserError(
+            f"out of memory at batch_size {recipe.batch_size}; try --accumulate {fewer}, or --batch_size "
+            f"{max(1, recipe.batch_size // 2)}"
+        ) from error
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        raise UserError(f"cannot write to {out} ({error}); what was saved before is untouched") from error
+
+
 class StopSignal:
     """Whether SIGINT or SIGTERM asked the run to stop; a second one ends it at once."""
 
     def __init__(self) -> None:
         self.asked = False
+        self._vote = comm.Vote()
+
+    def agreed(self) -> bool:
+        """Whether all processes stop here, since one was asked to; called by all of them after every batch."""
+        return self._vote(self.asked)
 
     @contextmanager
     def listening(self) -> Iterator[None]:

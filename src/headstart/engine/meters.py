@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -18,11 +22,16 @@ class Meters:
 
     @torch.no_grad()
     def add(self, loss: Tensor, logits: Tensor, y: Tensor, update: int) -> None:
-        """Count the batch of an update: loss (), logits (B, K), labels (B,)."""
-        first = (self.first_broken < 0) & ~loss.detach().isfinite()
-        self.first_broken.masked_fill_(first, update)
+        """Count a batch of an update: loss (), logits (B, K), labels (B,); not if the loss is infinite or NaN."""
+        finite = loss.detach().isfinite()
+        self.first_broken.masked_fill_((self.first_broken < 0) & ~finite, update)
         correct = (logits.argmax(1) == y).sum()
-        self.sums += torch.stack([loss.detach().double() * len(y), correct.double(), correct.new_full((), len(y))])
+        counted = torch.stack([loss.detach().double() * len(y), correct.double(), correct.new_full((), len(y))])
+        self.sums += torch.where(finite, counted, 0)
+
+    def broken(self) -> Tensor:
+        """Infinity if a loss was not finite on this process, else 0; of shape ()."""
+        return torch.where(self.first_broken < 0, 0.0, torch.inf)
 
     def read(self) -> dict[str, float]:
         """Mean loss and accuracy over all processes; waits for the device."""
@@ -33,3 +42,31 @@ class Meters:
     def reset(self) -> None:
         """Start anew."""
         self.sums.zero_()
+
+
+class Stopwatch:
+    """Seconds by what they were spent on, when the device had caught up."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = {}
+        self._counted: str | None = None
+        self._since = 0.0
+
+    @contextmanager
+    def counting(self, what: str) -> Iterator[None]:
+        """Count the time inside as ``what``, and not as what it is spent within."""
+        outer = self._counted
+        self._switch(what)
+        try:
+            yield
+        finally:
+            self._switch(outer)
+
+    def _switch(self, what: str | None) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        now = time.perf_counter()
+        if self._counted:
+            self.seconds[self._counted] = self.seconds.get(self._counted, 0.0) + now - self._since
+        self._counted, self._since = what, now

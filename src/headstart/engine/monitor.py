@@ -22,32 +22,37 @@ class Monitor:
     def __init__(self, data: ImageSet, device: torch.device, batch_size: int = 500) -> None:
         images, labels = data.tensors()
         share = slice(comm.rank(), None, comm.world_size())
-        self.images, self.labels, self.size = images[share].to(device), labels[share].to(device), len(data)
+        self.images, self.labels = images[share].to(device), labels[share].to(device)
         self.batch_size, self.device = batch_size, device
 
-    def measure(self, module: nn.Module, threat: ThreatModel) -> dict[str, float]:
-        """Accuracies as fractions under the threat model in force.
+    def measure(self, module: nn.Module, threat: ThreatModel, first: int | None = None) -> dict[str, float]:
+        """Accuracies as fractions under the threat model in force, and n, the number of images.
 
         Mode and gradients of the module and the global random state stay as they are.
+
+        Args:
+            first: only about the first so many images; default all.
         """
+        count = len(self.labels) if first is None else min(len(self.labels), -(-first // comm.world_size()))
         was_training = module.training
         module.eval()
         draw = torch.Generator(self.device).manual_seed(0)
-        counts = torch.zeros(3, device=self.device)
-        for begin in range(0, len(self.labels), self.batch_size):
-            rows = slice(begin, begin + self.batch_size)
+        counts = torch.zeros(4, device=self.device)
+        for begin in range(0, count, self.batch_size):
+            rows = slice(begin, min(begin + self.batch_size, count))
             x = self.images[rows].float().div_(255).contiguous(memory_format=torch.channels_last)
             counts += self._correct(module, x, self.labels[rows], threat, draw)
         module.train(was_training)
-        clean, single, multi = (count / self.size for count in comm.sum_(counts).tolist())
-        return {"n": self.size, "clean": clean, "fgsm": single, "pgd": multi}
+        n, clean, single, multi = comm.sum_(counts).tolist()
+        return {"n": int(n), "clean": clean / n, "fgsm": single / n, "pgd": multi / n}
 
     @staticmethod
     def _correct(module: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, draw: torch.Generator) -> Tensor:
         single = fgsm(module, x, y, threat)
         multi = pgd(module, x, y, threat, steps=10, alpha=threat.epsilon / 4, generator=draw)
         with torch.no_grad():
-            return torch.stack([(module(p).argmax(1) == y).sum() for p in (x, single, multi)])
+            correct = [(module(p).argmax(1) == y).sum() for p in (x, single, multi)]
+        return torch.stack([correct[0].new_full((), len(y)), *correct])
 
 
 def collapsed(measured: dict[str, float]) -> bool:

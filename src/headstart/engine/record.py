@@ -25,6 +25,16 @@ def environment(device: torch.device | str = "cpu") -> dict[str, str]:
     return {"device": name, "python": platform.python_version(), "commit": _commit(), **packages}
 
 
+def not_deterministic(device: torch.device, deterministic: bool) -> list[str]:
+    """What of a run on this device may differ when it is repeated with the same seed, machine and settings."""
+    if device.type == "cpu" or deterministic:
+        return []
+    return [
+        "cuDNN chooses convolution algorithms by timing them (torch.backends.cudnn.benchmark)",
+        "CUDA kernels that add atomically, such as the backward of indexing and of pooling, round in any order",
+    ]
+
+
 def _version(package: str) -> str:
     try:
         return metadata.version(package)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import math
 import sys
-import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,15 +20,16 @@ from headstart.core import Clock, Method, Step, Target, TaskInfo
 from headstart.core.target import output_layer
 from headstart.data import Batch, Found, ImageSet, TrainingSet, load_parts, make_loader
 from headstart.engine.average import WeightAverage
-from headstart.engine.checkpoint import load_state, save_weights
+from headstart.engine.checkpoint import random_state, save_weights, set_random_state
 from headstart.engine.folder import RunFolder
 from headstart.engine.graphs import GraphedUpdates
-from headstart.engine.launch import Interrupted, StopSignal, make_fabric
-from headstart.engine.meters import Meters
+from headstart.engine.guard import Guard, not_finite
+from headstart.engine.launch import Interrupted, StopSignal, determinism, explained, launched, make_fabric
+from headstart.engine.meters import Meters, Stopwatch
 from headstart.engine.monitor import Monitor, collapsed
 from headstart.engine.optim import make_optimizer, make_schedule
 from headstart.engine.progress import TrainingProgress
-from headstart.engine.record import environment
+from headstart.engine.record import environment, not_deterministic
 from headstart.errors import UserError
 from headstart.models import build_model, check_network
 from headstart.registry import build_method
@@ -39,8 +37,8 @@ from headstart.threat import ThreatModel
 from headstart.weights import start_from
 
 READING = ("image_size", "image_column", "label_column")  # what evaluation must know to read the same images
-LIVE_WATCH = 256  # validation images on which the live network is watched while its average is being selected
-CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR}
+WATCHED = 256  # validation images on which the live network is watched while its average is being selected
+GLANCE = 64  # at most so many for a look inside an epoch, and no more than a batch has: about the cost of two updates
 
 
 @dataclass(frozen=True)
@@ -71,40 +69,35 @@ def train(
     Raises:
         UserError: bad settings or data, an existing folder without ``resume``, another recipe in it, a full disk,
             too little memory, or a loss that is not finite.
+        LostProcess: another process of the run has ended.
         Interrupted: stopped by a signal, with the state saved.
     """
     folder = RunFolder(Path(out))
-    recipe = folder.resolved(recipe)
+    recipe = launched(folder.resolved(recipe))
     folder.check(recipe, resume)
     fabric = make_fabric(recipe, folder.path)
-    torch.manual_seed(recipe.seed)
-    train_set, val_set = load_parts(recipe, data)
-    classes, channels = len(train_set.classes), train_set.shape[0]
-    resumes = resume and folder.last.exists()
-    if recipe.weights is not None and not resumes:
-        recipe, network = start_from(recipe, model, classes, channels)
-    else:
-        network = model if model is not None else build_model(recipe.model, classes, channels, recipe.model_args)
-    trainer = Trainer(recipe, folder, fabric, network, train_set, val_set)
-    if progress and fabric.is_global_zero:
-        print(
-            f"{train_set.name}: {len(train_set)} images to train on, {len(val_set)} to choose the checkpoint by, "
-            f"{len(train_set.classes)} classes",
-            file=sys.stderr,
-        )
-    try:
-        if resumes:
-            trainer.load_state_dict(load_state(folder.last))
+    with determinism(recipe.deterministic), explained(recipe, folder.path):
+        torch.manual_seed(recipe.seed)
+        train_set, val_set = load_parts(recipe, data)
+        classes, channels = len(train_set.classes), train_set.shape[0]
+        state = folder.load() if resume else None
+        if recipe.weights is not None and state is None:
+            recipe, network = start_from(recipe, model, classes, channels)
         else:
+            network = model if model is not None else build_model(recipe.model, classes, channels, recipe.model_args)
+        trainer = Trainer(recipe, folder, fabric, network, train_set, val_set)
+        if progress and fabric.is_global_zero:
+            print(
+                f"{train_set.name}: {len(train_set)} images to train on, {len(val_set)} to choose the checkpoint by, "
+                f"{len(train_set.classes)} classes",
+                file=sys.stderr,
+            )
+        if state is None:
             folder.begin(recipe)
+        else:
+            trainer.load_state_dict(state)
+        comm.barrier()  # nobody writes a new checkpoint while somebody still reads the old one
         return trainer.fit(progress)
-    except torch.OutOfMemoryError as error:
-        half = max(1, recipe.batch_size // 2)
-        raise UserError(f"out of memory at batch_size {recipe.batch_size}; try --batch_size {half}") from error
-    except OSError as error:
-        if error.errno not in CANNOT_WRITE:
-            raise
-        raise UserError(f"cannot write to {out} ({error}); what was saved before is untouched") from error
 
 
 def _side_stream(device: torch.device) -> torch.cuda.StreamContext:
@@ -132,43 +125,37 @@ class Trainer:
             raise UserError(f"batch_size {recipe.batch_size} exceeds the {self.loader.samples} training images")
         self.threat = ThreatModel(cast(float, recipe.epsilon), recipe.norm)
         self.classes = train_set.classes
+        if recipe.sync_batch_norm and world > 1:
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         check_network(self.network, train_set.shape, len(train_set.classes), train_set.name)
         self.method = self._build_method(train_set)
-        self.clock = Clock(updates=self.updates, epochs=recipe.epochs)
+        per_epoch = self.loader.batches * self.method.replays
+        self.clock = Clock(updates=recipe.epochs * per_epoch, epochs=recipe.epochs)
         self.optimizer = make_optimizer(recipe, self.network)
-        self.schedule = make_schedule(recipe, self.optimizer, self.updates, self.loader.batches * self.method.replays)
+        self.schedule = make_schedule(recipe, self.optimizer, self.clock.updates, per_epoch)
         self.average = WeightAverage(self.network, recipe.average) if recipe.average else None
         fast = cast(nn.Module, torch.compile(self.network)) if recipe.compile else None
-        synchronised = fabric.setup_module(fast if fast is not None else self.network) if world > 1 else None
+        self.synchronised = fabric.setup_module(fast if fast is not None else self.network) if world > 1 else None
         self.target = Target(
             self.network,
             fast=fast,
-            synchronised=synchronised,
+            synchronised=self.synchronised,
             bf16=recipe.precision == "bf16",
             ascent_batch_norm=recipe.ascent_batch_norm,
         )
-        graphed = recipe.cuda_graphs and self.device.type == "cuda" and world == 1
-        self.graphs = (
-            GraphedUpdates(self._descend, self.method, self.optimizer, self.target.passes, self.device)
-            if graphed
-            else None
-        )
+        self.graphs = self._make_graphs()
         self.monitor = Monitor(val_set, self.device)
-        watched = val_set.take(slice(0, LIVE_WATCH), val_set.name)
-        self.watch = Monitor(watched, self.device) if self.average else self.monitor
+        learned = {"network": self.network, "optimizer": self.optimizer, "method": self.method}
+        self.guard = Guard(recipe, learned | ({"average": self.average} if self.average else {}))
+        self.halted = False
         self.meters = Meters(self.device)
         self.metrics: list[dict[str, Any]] = []
-        self.seconds = 0.0
+        self.rollbacks: list[dict[str, Any]] = []
+        self.stopwatch = Stopwatch(self.device)
         self.best = -1.0
         self.stop = StopSignal()
-        if self.device.type == "cuda":
-            torch.backends.cudnn.benchmark = True
         torch.manual_seed(recipe.seed + 1 + fabric.global_rank)  # random starts differ between processes
-
-    @property
-    def updates(self) -> int:
-        return self.recipe.epochs * self.loader.batches * self.method.replays
 
     @property
     def selected(self) -> nn.Module:
@@ -182,7 +169,7 @@ class Trainer:
             image_shape=data.shape,
             threat=self.threat,
             samples=self.loader.samples,
-            batch_size=self.loader.batch_size,
+            batch_size=self.loader.batch_size // recipe.accumulate,
             updates=recipe.epochs * batches,
             epochs=recipe.epochs,
             features=output[1].in_features if (output := output_layer(self.network)) else 0,
@@ -190,13 +177,24 @@ class Trainer:
             rescaled=self.loader.rescales,
         )
         method = build_method(recipe.method, info, recipe.method_args)
+        if method.replays > 1 and recipe.accumulate > 1:
+            raise UserError(
+                f"method {recipe.method} carries its perturbation from update to update on one batch, which accumulate "
+                "takes apart; leave accumulate out"
+            )
         return method.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def _make_graphs(self) -> GraphedUpdates | None:
+        recipe = self.recipe
+        if not recipe.cuda_graphs or self.device.type != "cuda" or self.synchronised or recipe.accumulate > 1:
+            return None
+        return GraphedUpdates(self._descend, self.method, self.optimizer, self.target.passes, self.device)
 
     # -- the loop ----------------------------------------------------------------------------------------------
 
     def fit(self, progress: bool = True) -> TrainResult:
         """Train to the end of the recipe, or to max_steps."""
-        end = min(self.updates, self.recipe.max_steps or self.updates)
+        end = min(self.clock.updates, self.recipe.max_steps or self.clock.updates)
         show = progress and self.fabric.is_global_zero
         bar = TrainingProgress(end, self.recipe.batch_size, self.clock.update, show)
         # Graphs are recorded off the default stream, and must follow the eager updates on their own.
@@ -206,13 +204,13 @@ class Trainer:
                 self._train_epoch(end, bar)
                 if self.clock.batch:  # stopped inside the epoch
                     break
-                row = self._close_epoch()
-                bar.validated(row)
-                if row["collapsed"] and self.recipe.on_collapse == "stop":
+                bar.validated(self._close_epoch())
+                if self.halted:
                     break
         self.save()
         row = self.metrics[-1] if self.metrics else {"epoch": 0}
-        record = {**self.cost(), "environment": environment(self.device)}
+        varying = not_deterministic(self.device, self.recipe.deterministic)
+        record = {**self.cost(), "not_deterministic": varying, "environment": environment(self.device)}
         self.folder.finish(self._counted(), self._metadata(row), record)
         if self.fabric.is_global_zero:
             self.fabric.logger.finalize("success")
@@ -222,46 +220,80 @@ class Trainer:
 
     def _train_epoch(self, end: int, bar: TrainingProgress) -> None:
         """From where the clock stands to the end of the epoch, or of the run."""
-        began = time.perf_counter()
-        for batch in self.loader.epoch(self.clock.epoch, start=self.clock.batch):
-            for _ in range(self.method.replays):
-                self.update(batch)
-            self.clock = replace(self.clock, batch=self.clock.batch + 1)
-            bar.advance(self.clock, self.method.replays)
-            every = self.recipe.checkpoint_every
-            if every and self.clock.update % every < self.method.replays:
-                began = self._add_time(began)
-                self.save()
-            if self.stop.asked:
-                self._add_time(began)
-                self.save()
-                raise Interrupted
-            if self.clock.update >= end:
-                break
-        self._add_time(began)
-        if self.clock.batch == self.loader.batches:
+        with self.stopwatch.counting("training"):
+            for batch in self.loader.epoch(self.clock.epoch, start=self.clock.batch):
+                for _ in range(self.method.replays):
+                    self.update(batch)
+                self.clock = replace(self.clock, batch=self.clock.batch + 1)
+                bar.advance(self.clock, self.method.replays)
+                self._between_batches()
+                if self.halted or self.clock.update >= end:
+                    break
+        if self.clock.batch >= self.loader.batches:
             self.clock = replace(self.clock, epoch=self.clock.epoch + 1, batch=0)
+
+    def _between_batches(self) -> None:
+        """Look for a collapse, save, stop: whatever of it is due."""
+        watch, every = self.recipe.watch_every, self.recipe.checkpoint_every
+        if watch and self.clock.batch % watch == 0 and self.clock.batch < self.loader.batches:
+            self._look()
+        stop = self.stop.agreed()
+        if stop or (every and self.clock.update % every < self.method.replays):
+            with self.stopwatch.counting("saving"):
+                self.save()
+        if stop:
+            raise Interrupted
 
     def update(self, batch: Batch) -> None:
         """One weight update. Nothing in here waits for the device."""
-        step = Step(batch.x, batch.y, self._threat_now(), self.clock, batch.index, batch.geometry)
-        loss, step = self.graphs(step) if self.graphs else (self._descend(step), step)
+        parts = self._parts(batch)
+        for k, part in enumerate(parts):
+            clock = replace(self.clock, batch=self.clock.batch * self.recipe.accumulate + k)
+            step = Step(self._guarded(part.x), part.y, self._threat_now(), clock, part.index, part.geometry)
+            if self.graphs:
+                loss, step = self.graphs(step)
+            else:
+                loss = self._descend(step, share=len(part.y) / len(batch.y), last=k + 1 == len(parts))
+            self.method.observe(step)
+            assert step.logits is not None
+            self.meters.add(loss, step.logits, step.y, self.clock.update)
         self.schedule.step()
-        self.method.observe(step)
         if self.average:
             self.average.update(self.method.averages(step))
-        assert step.logits is not None
-        self.meters.add(loss, step.logits, step.y, self.clock.update)
         self.clock = replace(self.clock, update=self.clock.update + 1)
 
-    def _descend(self, step: Step) -> Tensor:
-        """The part of an update that is the same whenever the method's graph key is; returns the loss."""
-        loss: Tensor = self.method(self.target, step)
-        self.fabric.backward(loss)
-        if self.recipe.clip_gradient:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_gradient, foreach=True)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+    def _parts(self, batch: Batch) -> list[Batch]:
+        """The batch in the parts whose gradients are added up."""
+        if self.recipe.accumulate == 1:
+            return [batch]
+        size = -(-len(batch.y) // self.recipe.accumulate)
+        x, y, index = (torch.split(tensor, size) for tensor in (batch.x, batch.y, batch.index))
+        geometry = torch.split(batch.geometry, size) if batch.geometry is not None else [None] * len(y)
+        return [Batch(*part) for part in zip(x, y, index, geometry, strict=True)]
+
+    def _guarded(self, x: Tensor) -> Tensor:
+        """The images, with the guard's noise once there was a collapse."""
+        if not self.guard.noise:
+            return x
+        threat = self._threat_now()
+        return x + threat.box(x, threat.uniform(x, self.guard.noise))
+
+    def _descend(self, step: Step, share: float = 1.0, last: bool = True) -> Tensor:
+        """The part of an update that is the same whenever the method's graph key is; returns the loss.
+
+        Args:
+            share: of this part in its batch.
+            last: whether it completes the batch, so that the weights move.
+        """
+        alone = last or self.synchronised is None
+        with nullcontext() if alone else self.fabric.no_backward_sync(self.synchronised):  # type: ignore[arg-type]
+            loss: Tensor = self.method(self.target, step)
+            self.fabric.backward(loss * share if share < 1 else loss)
+        if last:
+            if self.guard.clip:
+                nn.utils.clip_grad_norm_(self.network.parameters(), self.guard.clip, foreach=True)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
         return loss.detach()
 
     def _threat_now(self) -> ThreatModel:
@@ -270,59 +302,99 @@ class Trainer:
             return self.threat
         return replace(self.threat, epsilon=self.threat.epsilon * self.clock.fraction / ramp)
 
-    def _add_time(self, began: float) -> float:
-        """Count the time since ``began``; returns the time now."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        now = time.perf_counter()
-        self.seconds += now - began
-        return now
-
     def _close_epoch(self) -> dict[str, Any]:
         """Read the meters, validate, keep the best, write the row and the checkpoint."""
         epoch = self.clock.epoch
+        self._ensure_finite()
         row: dict[str, Any] = {"kind": "epoch", "epoch": epoch, "update": self.clock.update, **self.meters.read()}
-        self._check_finite()
         self.meters.reset()
+        # Batch-norm statistics differ between processes; those of the first are validated and kept.
+        comm.broadcast_([*self.network.buffers(), *(self.average.module.buffers() if self.average else ())])
         threat = self._threat_now()
         row |= {"lr": self.schedule.get_last_lr()[0], "epsilon": threat.epsilon, "collapsed": False}
-        if epoch % self.recipe.eval_every == 0 or self.clock.update == self.updates:
-            row["val"] = self.monitor.measure(self.selected, threat)
-            if self.average:
-                row["live"] = self.watch.measure(self.network, threat)
+        if epoch % self.recipe.eval_every == 0 or self.clock.update == self.clock.updates:
+            with self.stopwatch.counting("validation"):
+                row["val"] = self.monitor.measure(self.selected, threat)
+                if self.average:
+                    row["live"] = self.monitor.measure(self.network, threat, WATCHED)
             row["collapsed"] = collapsed(row.get("live", row["val"]))
             if threat == self.threat and row["val"]["pgd"] >= self.best:
                 self.best = row["val"]["pgd"]
                 self.folder.save_best(self._counted(), self._metadata(row))
+            self._judge(row.get("live", row["val"]))
+        if self.rollbacks:
+            row["rollbacks"], self.rollbacks = self.rollbacks, []
         self.metrics.append(row)
         self.folder.add_row(row)
         if self.fabric.is_global_zero:
             flat = {f"val/{k}": v for k, v in row.get("val", {}).items() if k != "n"}
             flat |= {k: row[k] for k in ("loss", "train_accuracy", "lr", "epsilon")}
             self.fabric.log_dict(flat, step=self.clock.update)
-        if row["collapsed"] and not any(r["collapsed"] for r in self.metrics[:-1]):
-            print(
-                f"catastrophic overfitting at epoch {epoch}: PGD accuracy {row.get('live', row['val'])['pgd']:.1%}, "
-                f"FGSM accuracy {row.get('live', row['val'])['fgsm']:.1%} ({self.recipe.on_collapse})",
-                file=sys.stderr,
-            )
         self.save()
         if self.recipe.keep:
             self.folder.keep_epoch(self.state_dict(), epoch, self.recipe.keep)
         return row
 
-    def _check_finite(self) -> None:
-        """Stop before anything is written over good files if the loss or the network is no longer finite."""
-        loss = self.meters.read()["loss"]
-        broken = ~torch.stack([t.isfinite().all() for t in (*self.network.parameters(), *self.network.buffers())]).all()
-        if not math.isfinite(loss) or comm.sum_(broken.float()):  # batch-norm statistics may break in one process
-            what = "the weights became infinite or NaN" if math.isfinite(loss) else f"the loss became {loss}"
-            last = self.folder.last
-            kept = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint exists yet"
-            batch = self._keep_broken_batch()
-            raise UserError(
-                f"{what} before update {self.clock.update}; {kept}{batch}. Try a lower --lr or --clip_gradient 1"
-            )
+    # -- when training breaks ----------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Inside an epoch: is everything finite, and, where the recipe reacts to it, is there a collapse?"""
+        with self.stopwatch.counting("guard"):
+            self._ensure_finite()
+            if self.guard.reaction == "warn":
+                return
+            threat = self._threat_now()
+            measured = self.monitor.measure(self.network, threat, min(GLANCE, self.recipe.batch_size))
+            if self.guard.fault(measured):  # a few images may mislead
+                measured = self.monitor.measure(self.network, threat, WATCHED)
+            self._judge(measured)
+
+    def _judge(self, measured: dict[str, float]) -> None:
+        """React to what was measured of the live network as the recipe says."""
+        with self.stopwatch.counting("guard"):
+            fault = self.guard.judge(measured, self.clock)
+            if fault is None:
+                return
+            if self.guard.reaction == "rollback":
+                self.halted = not self._go_back(fault, finite=True)
+            else:
+                self._say(f"{fault} ({self.guard.reaction})")
+                self.halted = self.guard.reaction == "stop"
+
+    def _go_back(self, fault: str, finite: bool) -> bool:
+        """Return to the last sound state and go on with more care; False if there is no such state or no such way."""
+        measure = self.guard.go_back(finite)
+        if measure is None:
+            self._say(f"{fault}; nothing to go back to, or no safer way to go on")
+            return False
+        update = self.guard.sound_update
+        self._say(f"{fault}; back to the weights of update {update}, {measure} from here on")
+        self.rollbacks.append({"update": self.clock.update, "to_update": update, "fault": fault, "measure": measure})
+        self.meters.first_broken.fill_(-1)
+        self.graphs = self._make_graphs()  # recordings know neither the optimiser's new tensors nor the measure
+        return True
+
+    def _ensure_finite(self) -> None:
+        """Before anything is written over good files: is loss, network or method infinite or NaN? Go back, or stop."""
+        everything = {
+            "loss": [self.meters.broken()],
+            "weights": [*self.network.parameters(), *self.network.buffers()],
+            "method's state": [*self.method.parameters(), *self.method.buffers()],
+        }
+        what = not_finite(everything)
+        if what is None:
+            return
+        fault = f"the {what} became infinite or NaN before update {self.clock.update}"
+        batch = self._keep_broken_batch()
+        if self.guard.reaction == "rollback" and self._go_back(fault + batch, finite=False):
+            return
+        last = self.folder.last
+        kept = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint exists yet"
+        raise UserError(f"{fault}; {kept}{batch}. Try a lower --lr or --clip_gradient 1")
+
+    def _say(self, text: str) -> None:
+        if self.fabric.is_global_zero:
+            print(text, file=sys.stderr)
 
     def _keep_broken_batch(self) -> str:
         """Write the batch whose loss was not finite first; the order of an epoch follows from its number."""
@@ -338,13 +410,12 @@ class Trainer:
     # -- what is kept ------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write checkpoints/last.pt, unless loss or weights have become infinite or NaN since the epoch began."""
-        self._check_finite()
+        """Write checkpoints/last.pt, never with a loss or weights that are infinite or NaN."""
+        self._ensure_finite()
         self.folder.save(self.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs to end in the same weights."""
-        cuda = {"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {}
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -355,10 +426,11 @@ class Trainer:
             "meters": self.meters.sums,
             "metrics": self.metrics,
             "passes": asdict(self.target.passes),
-            "seconds": self.seconds,
+            "rollbacks": self.rollbacks,
+            "guard": self.guard.state_dict(),
+            "seconds": self.stopwatch.seconds,
             "best": self.best,
-            "rng": {"cpu": torch.get_rng_state(), **cuda},
-            "method_name": self.recipe.method,
+            "random": random_state(self.device),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -377,14 +449,15 @@ class Trainer:
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{self.folder.last} belongs to another network or method: {reason}") from error
-        self.clock = Clock(**state["clock"])
+        clock = Clock(**state["clock"])
+        self.clock = replace(clock, batch=min(clock.batch, self.loader.batches))  # on other processes an epoch may
         self.meters.sums.copy_(state["meters"])
-        self.metrics = state["metrics"]
-        self.seconds, self.best = state["seconds"], state["best"]
+        self.metrics, self.rollbacks, self.best = state["metrics"], state["rollbacks"], state["best"]
+        self.stopwatch.seconds = state["seconds"]
+        self.guard.load_state_dict(state["guard"])
         vars(self.target.passes).update(state["passes"])
-        torch.set_rng_state(state["rng"]["cpu"])
-        if self.device.type == "cuda" and "cuda" in state["rng"]:
-            torch.cuda.set_rng_state(state["rng"]["cuda"], self.device)
+        if not set_random_state(state["random"], self.device):  # taken on other processes
+            torch.manual_seed((self.recipe.seed + 1 + comm.rank() + self.clock.update * comm.world_size()) % 2**32)
         self.folder.write_rows(self.metrics)
 
     def _counted(self) -> nn.Module:
@@ -411,12 +484,15 @@ class Trainer:
         }
 
     def cost(self) -> dict[str, float]:
-        """Training seconds without validation, images per second, passes, and peak memory on a GPU."""
+        """Seconds of updates, of validation and of the guard; images per second, passes, peak memory on a GPU."""
+        seconds = {kind: self.stopwatch.seconds.get(kind, 0.0) for kind in ("training", "validation", "guard")}
         images = self.clock.update / self.method.replays * self.recipe.batch_size
         memory = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0
         return {
-            "seconds": self.seconds,
-            "images_per_second": images / self.seconds if self.seconds else 0.0,
+            "seconds": seconds["training"],
+            "validation_seconds": seconds["validation"],
+            "guard_seconds": seconds["guard"],
+            "images_per_second": images / seconds["training"] if seconds["training"] else 0.0,
             **asdict(self.target.passes),
             "updates": self.clock.update,
             "peak_memory_bytes": memory,
