@@ -39,9 +39,12 @@ def input_gradient(model: nn.Module, x: Tensor, y: Tensor, score: Score) -> tupl
     """Gradient of the summed score with respect to ``x``, of its shape, and the logits (B, K), both detached.
 
     Parameters are left without gradients. A sum, not a mean: each sample's gradient must not shrink with the batch.
+    Where the model cuts the image off from its logits (detach, NumPy), the gradient is zero.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         logits = model(x)
-        (grad,) = torch.autograd.grad(score(logits.float(), y).sum(), x)
-    return grad, logits.detach()
+        if not logits.requires_grad:
+            return torch.zeros_like(x), logits
+        (grad,) = torch.autograd.grad(score(logits.float(), y).sum(), x, materialize_grads=True)
+    return grad.detach(), logits.detach()
