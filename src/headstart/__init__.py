@@ -6,12 +6,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Recipe", "UserError", "evaluate", "load_method", "load_recipe", "train"]
+__all__ = ["Recipe", "UserError", "evaluate", "load_method", "load_recipe", "pull", "push", "train"]
 
 if TYPE_CHECKING:
     from headstart.api import evaluate, load_method, train
     from headstart.config import Recipe, load_recipe
     from headstart.errors import UserError
+    from headstart.hub import pull, push
 
 _HOMES = {
     "Recipe": "headstart.config",
@@ -19,6 +20,8 @@ _HOMES = {
     "evaluate": "headstart.api",
     "load_method": "headstart.api",
     "load_recipe": "headstart.config",
+    "pull": "headstart.hub",
+    "push": "headstart.hub",
     "train": "headstart.api",
 }
 

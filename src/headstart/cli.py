@@ -171,7 +171,7 @@ def _quoted(argument: str) -> str:
 
 
 def _evaluate_parser(sub: ArgumentParser) -> None:
-    sub.add_argument("source", type=str, help="run folder, .safetensors, .pt/.pth with --model, or module:callable")
+    sub.add_argument("source", type=str, help="run folder, weights file, hub:OWNER/NAME or module:callable")
     sub.add_argument("--suite", type=str, default="standard", help="headstart list suites")
     sub.add_argument("--data", type=Optional[str], default=None, help="default: what the weights were trained on")
     sub.add_argument("--image_size", type=Optional[int], default=None, help="of mixed photographs; default as trained")
@@ -255,6 +255,34 @@ def _report(options: Namespace) -> int:
     return 0
 
 
+def _push_parser(sub: ArgumentParser) -> None:
+    sub.add_argument("run", type=Path, help="folder of a finished run")
+    sub.add_argument("repo", type=str, help="OWNER/NAME on the Hugging Face hub, made if it does not exist")
+    sub.add_argument("--private", action="store_true", help="make it for you alone")
+
+
+def _push(options: Namespace) -> int:
+    from headstart.hub import EVALUATION, push
+
+    print(push(options.run, options.repo, private=options.private))
+    if not (options.run / EVALUATION).is_file():
+        print(f"the card has no numbers yet: headstart evaluate {options.run}, then push again", file=sys.stderr)
+    return 0
+
+
+def _pull_parser(sub: ArgumentParser) -> None:
+    sub.add_argument("repo", type=str, help="OWNER/NAME on the Hugging Face hub")
+    sub.add_argument("--out", type=Optional[Path], default=None, help="new folder; default runs/NAME")
+
+
+def _pull(options: Namespace) -> int:
+    from headstart.hub import pull
+
+    out = pull(options.repo, options.out or Path("runs") / options.repo.rpartition("/")[2])
+    print(f"{out}; measure it with: headstart evaluate {out}")
+    return 0
+
+
 def _list_parser(sub: ArgumentParser) -> None:
     sub.add_argument("what", type=str, help=" | ".join(LISTS))
     sub.add_argument("--json", action="store_true", help="a JSON array instead of a table")
@@ -283,10 +311,13 @@ PARSERS = {
     "evaluate": (_evaluate_parser, "measure robust accuracy under a suite of attacks"),
     "bench": (_bench_parser, "recipes x seeds, resumable, with mean and deviation"),
     "report": (_report_parser, "one self-contained page over runs"),
+    "push": (_push_parser, "upload a run to the Hugging Face hub, with a card"),
+    "pull": (_pull_parser, "download a run from the Hugging Face hub"),
     "list": (_list_parser, "methods, recipes, datasets, models, attacks, suites"),
 }
 COMMANDS = {
     "demo": _demo, "train": _train, "evaluate": _evaluate, "bench": _bench, "report": _report, "list": _list,
+    "push": _push, "pull": _pull,
 }  # fmt: skip
 
 if __name__ == "__main__":
