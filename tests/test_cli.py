@@ -105,7 +105,7 @@ def test_train_explains(capsys: Capture, tmp_path: Path, arguments: str, line: s
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ("", "give a command: demo, train, evaluate, bench, report, list"),
+        ("", "give a command: demo, train, evaluate, bench, report, push, pull, list"),
         ("trian digits/fgsm-rs", "unknown command 'trian'; did you mean 'train'?"),
         ("--epochs 3", "unknown command '--epochs'"),
         ("train", "train needs RECIPE (headstart train --help)"),
