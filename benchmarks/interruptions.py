@@ -23,6 +23,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
+from headstart.attacks.suite import PER_IMAGE
 from headstart.engine.record import environment
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -63,7 +64,7 @@ def main() -> None:
         for run in (whole, plain):
             headstart("evaluate", str(run), "--n", str(arguments.n), "--seed", "0")
             result = json.loads((run / "evaluation.json").read_text())
-            result.pop("broken_by")
+            result = {key: value for key, value in result.items() if key not in PER_IMAGE}
             record[f"evaluation of {'fgsm-sdi' if run is whole else 'standard'}"] = result
             record[f"cost of {'fgsm-sdi' if run is whole else 'standard'}"] = json.loads(
                 (run / "cost.json").read_text()

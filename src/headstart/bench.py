@@ -65,8 +65,7 @@ def measure(name: str, recipe: Recipe, suite: str, run: Path, n: int | None) -> 
     result = train(recipe, run, resume=run.exists())
     cpu_seconds = time.process_time() - began
     light = evaluate(run, suite="light", n=n, device=recipe.device, seed=recipe.seed).to_json()
-    final = evaluate(run, suite=suite, n=n, device=recipe.device, seed=recipe.seed).to_json()
-    final.pop("broken_by")
+    final = evaluate(run, suite=suite, n=n, device=recipe.device, seed=recipe.seed).to_json(per_image=False)
     return {
         "recipe_name": name,
         "seed": recipe.seed,

@@ -185,20 +185,34 @@ def _evaluate_parser(sub: ArgumentParser) -> None:
     sub.add_argument("--batch_size", type=Optional[int], default=None, help="images per attack batch")
     sub.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
     sub.add_argument("--seed", type=int, default=0, help="of the attacks")
-    sub.add_argument("--tf32", action="store_true", help="attacks on CUDA search with TF32; verdicts stay fp32")
+    sub.add_argument("--devices", type=int, default=1, help="processes that share the work; the numbers stay the same")
+    sub.add_argument("--search_precision", type=str, default="fp32", help="fp32, tf32 or bf16; verdicts are fp32")
+    sub.add_argument("--transfer_from", type=Optional[str], default=None, help="second model, for suite full")
+    sub.add_argument("--save_examples", type=Optional[Path], default=None, help=".safetensors for the worst examples")
     sub.add_argument("--out", type=Optional[Path], default=None, help="JSON file; default evaluation.json in the run")
 
 
 def _evaluate(options: Namespace) -> int:
-    from headstart.engine.checkpoint import write_text
+    from headstart import comm
+    from headstart.engine.checkpoint import check_writable, write_text
     from headstart.engine.evaluate import evaluate
 
     settings = {k: v for k, v in options.as_dict().items() if k not in ("source", "out")}
-    evaluation = evaluate(options.source, **settings)
-    record = evaluation.to_json()
     out = options.out
     if out is None and Path(options.source).is_dir():
         out = Path(options.source) / "evaluation.json"
+    if out is not None:
+        check_writable(out)
+    partial = None if out is None else out.with_suffix(".partial.safetensors")
+    try:
+        record = evaluate(options.source, partial=partial, **settings).to_json()
+    except KeyboardInterrupt:
+        kept = partial is not None and partial.exists()
+        remedy = "the same command continues after the last finished attack" if kept else "no attack was finished"
+        print(f"headstart: interrupted; {remedy}", file=sys.stderr)
+        return 130
+    if comm.rank() > 0:
+        return 0
     if out is not None:
         write_text(out, json.dumps(record, indent=2) + "\n")
     for name, accuracy in [("clean", record["clean"]), *record["attacks"].items()]:

@@ -7,7 +7,7 @@ import torch
 from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
-from headstart.attacks.autoattack import STANDARD, autoattack, targets
+from headstart.attacks.autoattack import VERSIONS, autoattack, targets
 from headstart.attacks.suite import evaluate_model
 from headstart.errors import UserError
 from headstart.threat import ThreatModel
@@ -42,7 +42,7 @@ def test_standard_gives_the_verdicts_of_the_reference_run(images: Tensor) -> Non
     assert {"apgd-ce", "apgd-t"} <= set(result.broken_by), "the test needs samples that reach the second attack"
 
 
-@pytest.mark.parametrize("name", STANDARD[:3])
+@pytest.mark.parametrize("name", VERSIONS["standard"][:3])
 @pytest.mark.parametrize("classes", [4, 5])
 def test_few_classes_are_all_targets(name: str, classes: int, images: Tensor) -> None:
     network = tiny_network(classes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -20,9 +21,8 @@ from attack_models import (
 )
 from torch import Tensor, nn
 
-from headstart.attacks import suite as suite_module
-from headstart.attacks.autoattack import BatchAttack
-from headstart.attacks.catalogue import ATTACKS, PGD, SUITES, Suite
+from headstart.attacks import run as run_module
+from headstart.attacks.catalogue import ATTACKS, PGD, SUITES, Attack, BatchAttack, Suite, Task
 from headstart.attacks.suite import Evaluation, evaluate_model
 from headstart.errors import UserError
 from headstart.threat import ThreatModel
@@ -38,19 +38,19 @@ def has(result: Evaluation, words: str) -> bool:
     return any(words in warning for warning in result.warnings)
 
 
-class Scripted:
+@dataclass(frozen=True)
+class Scripted(Attack):
     """An attack whose adversarial examples are given: those of the images it knows, by their first pixel."""
 
-    summary = "a test's attack"
+    summary: str = "a test's attack"
+    moves: dict[int, Tensor] = field(default_factory=dict)
+    seen: list[list[int]] = field(default_factory=list)
 
-    def __init__(self, moves: dict[int, Tensor], cumulative: bool, seen: list[list[int]]) -> None:
-        self.moves, self.cumulative, self.seen = moves, cumulative, seen
-
-    def settings(self, threat: ThreatModel, classes: int) -> str:
+    def settings(self, task: Task) -> str:
         return "scripted"
 
-    def prepare(self, model: nn.Module, threat: ThreatModel, **_: Any) -> BatchAttack:
-        def attack(x: Tensor, y: Tensor) -> Tensor:
+    def prepare(self, task: Task) -> BatchAttack:
+        def attack(x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
             ids = [round(pixel * 255) for pixel in x[:, 0, 0, 0].tolist()]
             self.seen.append(ids)
             return torch.stack([self.moves.get(i, image) for i, image in zip(ids, x, strict=True)])
@@ -92,7 +92,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[int]]]:
     }
     seen: dict[str, list[list[int]]] = {name: [] for name in moves}
     for name, table in moves.items():
-        monkeypatch.setitem(ATTACKS, name, Scripted(table, name in "cd", seen[name]))
+        monkeypatch.setitem(
+            ATTACKS, name, Scripted(chain="one" if name in "cd" else None, moves=table, seen=seen[name])
+        )
     monkeypatch.setitem(SUITES, "scripted", Suite("a test's suite", ("a", "b", "c", "d")))
     return seen
 
@@ -181,7 +183,7 @@ def test_the_model_is_restored_when_an_attack_fails(
     def fail(*_: Any) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(suite_module, "_withstands", fail)
+    monkeypatch.setattr(run_module.Attacker, "__call__", fail)
     network.train()
     with pytest.raises(UserError, match="cpu has not enough memory for batches of 20: try batch_size=10"):
         run(network, images, labels, batch_size=20)
@@ -214,37 +216,37 @@ def test_precision_switches_are_strict_within_and_restored_after(
         torch.set_float32_matmul_precision(before)
 
 
-class WrongInTF32(nn.Module):
-    """Right in float32; where TF32 is allowed for matrix products every prediction is wrong."""
+class WrongInBfloat16(nn.Module):
+    """Right in float32; under autocast every prediction is wrong."""
 
     def __init__(self) -> None:
         super().__init__()
         self.model = Linear(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        switched = torch.backends.cuda.matmul
-        tf32 = switched.fp32_precision == "tf32" if hasattr(switched, "fp32_precision") else switched.allow_tf32
-        return self.model(x) * (-1 if tf32 else 1)
+        return self.model(x) * (-1 if torch.is_autocast_enabled("cpu") else 1)
 
 
-def test_what_only_tf32_takes_for_broken_is_attacked_again_in_float32(images: Tensor) -> None:
-    model = WrongInTF32()
+def test_what_only_the_search_takes_for_broken_is_attacked_again_in_float32(images: Tensor) -> None:
+    model = WrongInBfloat16()
     y = model(images).argmax(1)
-    strict, fast = run(model, images, y), run(model, images, y, tf32=True)
+    strict, fast = run(model, images, y), run(model, images, y, search_precision="bf16")
     assert 0 < strict.robust < 1
-    # Believing TF32's success would end the attack at the clean image, and every sample would count as robust.
+    # Believing the search's success would end the attack at the clean image, and every sample would count as robust.
     assert fast.broken_by == strict.broken_by
     assert strict.precision == "float32"
-    assert "tf32" in fast.precision
+    assert fast.precision == "bf16 search, float32 verdicts"
 
 
 def test_the_step_fits_epsilon() -> None:
-    pgd = PGD(20, "ce", "")
+    pgd = PGD("", steps=20)
     assert [pgd.alpha(ThreatModel(e / 255)) * 255 for e in (8, 12, 16)] == [2, 2, 2]
     assert pgd.alpha(ThreatModel(0.3)) == 0.3 / 4
     assert pgd.alpha(ThreatModel(1 / 255)) == 1 / 255 / 4
-    assert "steps of 2/255," in pgd.settings(ThreatModel(8 / 255), 10)
-    assert "steps of 16/255 (epsilon/4)" in pgd.settings(ThreatModel(64 / 255), 10)
+    assert pgd.alpha(ThreatModel(0.05, "l2")) == 0.05 / 4
+    against = [Task(nn.Identity(), ThreatModel(e / 255), 10, torch.device("cpu")) for e in (8, 64)]
+    assert "steps of 2/255," in pgd.settings(against[0])
+    assert "steps of 16/255 (epsilon/4)" in pgd.settings(against[1])
 
 
 def test_no_perturbation_allowed_means_clean_accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> None:

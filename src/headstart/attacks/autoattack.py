@@ -1,4 +1,4 @@
-"""AutoAttack, version standard, from the reference authors' own code."""
+"""AutoAttack, from the reference authors' own code."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ import torch
 from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
+from headstart.attacks.fast import Remembering
 from headstart.errors import UserError, unknown
 from headstart.threat import ThreatModel
 
-BatchAttack = Callable[[Tensor, Tensor], Tensor]
+VERSIONS: dict[str, tuple[str, ...]] = {
+    "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "rand": ("apgd-ce", "apgd-dlr"),
+}
+"""The attacks of each of AutoAttack's versions, in its order."""
 
-STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
-"""The attacks of AutoAttack's standard version, in its order."""
-
-_NORMS = {"linf": "Linf"}
+_NORMS = {"linf": "Linf", "l2": "L2"}
+_SMALL = 1024
+"""Values of an image up to which Square's queries are worth remembering."""
 
 # APGD logs a warning for every batch in which a single sample has a zero gradient; the suite counts them once.
 _QUIET = logging.getLogger("headstart.autoattack")
@@ -30,9 +34,17 @@ def targets(classes: int) -> int:
 
 
 def autoattack(
-    name: str, model: nn.Module, threat: ThreatModel, *, classes: int, seed: int = 0, device: torch.device | str = "cpu"
-) -> BatchAttack:
-    """One attack of AutoAttack's standard version (Croce & Hein, 2020, arXiv:2003.01690), as it is set up there.
+    name: str,
+    model: nn.Module,
+    threat: ThreatModel,
+    *,
+    classes: int,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    version: str = "standard",
+    remember: bool = False,
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """One attack of AutoAttack (Croce & Hein, 2020, arXiv:2003.01690), as it is set up there.
 
     Run on batches of what the previous attacks left correct, in order and with the same seed, the attacks give
     what ``run_standard_evaluation`` gives. The global random generators are seeded anew for each batch.
@@ -41,13 +53,15 @@ def autoattack(
     with an index error.
 
     Args:
-        name: one of ``STANDARD``.
+        name: one of ``VERSIONS[version]``.
         model: maps fp32 images (B, C, H, W) in [0, 1] to logits (B, K); in evaluation mode. Parameters that
             require gradients receive them from FAB, at a cost: freeze them.
         threat: the threat model.
         classes: number of classes K.
         seed: AutoAttack's seed.
         device: where the batches are.
+        version: "standard", or "rand" for models with random forward passes.
+        remember: the logits of an image depend on nothing else, so Square need not classify any twice.
 
     Returns:
         The attack, from images (B, C, H, W) and labels (B,) to adversarial examples of the same shape.
@@ -55,36 +69,68 @@ def autoattack(
     Raises:
         UserError: unknown attack, a norm AutoAttack is not set up for, or too few classes for the attack.
     """
-    if name not in STANDARD:
-        raise unknown("attack of AutoAttack", name, STANDARD)
-    if threat.norm not in _NORMS:
-        raise UserError(f"AutoAttack is not set up for norm {threat.norm!r} (allowed: {', '.join(_NORMS)})")
-    if name == "apgd-t" and classes < 4:
+    if version not in VERSIONS:
+        raise unknown("version of AutoAttack", version, VERSIONS)
+    if name not in VERSIONS[version]:
+        raise unknown("attack of AutoAttack", name, VERSIONS[version])
+    needed = {"apgd-t": 4, "apgd-dlr": 3}.get(name, 2)
+    if classes < needed:
+        numeral = {4: "four", 3: "three"}[needed]
+        kind = "targeted loss" if name == "apgd-t" else "logit-ratio loss"
         raise UserError(
-            f"AutoAttack's targeted loss compares four logits and the model has {classes} classes; use suite 'pgd'"
+            f"AutoAttack's {kind} compares {numeral} logits and the model has {classes} classes; use suite 'pgd'"
         )
-
-    def logits(x: Tensor) -> Tensor:
-        out: Tensor = model(x)
-        return out.float()
-
-    whole = AutoAttack(
-        logits, norm=_NORMS[threat.norm], eps=threat.epsilon, seed=seed, version="standard", device=device
-    )
-    whole.apgd.logger = whole.apgd_targeted.logger = _QUIET
-    whole.apgd.loss = "ce"
+    whole = _set_up(model, threat, seed, device, version)
+    whole.apgd.loss = name.removeprefix("apgd-") if version == "rand" else "ce"
     whole.fab.targeted = True
     whole.apgd_targeted.n_target_classes = whole.fab.n_target_classes = targets(classes)
     perturb = {
         "apgd-ce": whole.apgd.perturb,
+        "apgd-dlr": whole.apgd.perturb,
         "apgd-t": whole.apgd_targeted.perturb,
         "fab-t": whole.fab.perturb,
         "square": whole.square.perturb,
     }[name]
+    logits = whole.model
 
     @torch.no_grad()
     def attack(x: Tensor, y: Tensor) -> Tensor:
+        if remember and x[:1].numel() <= _SMALL:
+            whole.square.predict = Remembering(logits)
         x_adv: Tensor = perturb(x.contiguous(), y)  # AutoAttack takes views that other layouts do not have
         return x_adv
 
     return attack
+
+
+def highest_loss(
+    model: nn.Module, threat: ThreatModel, *, seed: int = 0, device: torch.device | str = "cpu"
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """APGD-CE's points of highest cross-entropy, whether they fool the model or not: examples for another model.
+
+    Arguments, result and errors are those of ``autoattack``; the random starts come from the global generators.
+    """
+    whole = _set_up(model, threat, seed, device, "standard")
+    whole.apgd.loss = "ce"
+
+    @torch.no_grad()
+    def attack(x: Tensor, y: Tensor) -> Tensor:
+        x_adv: Tensor = whole.apgd.perturb(x.contiguous(), y, best_loss=True)
+        return x_adv
+
+    return attack
+
+
+def _set_up(model: nn.Module, threat: ThreatModel, seed: int, device: torch.device | str, version: str) -> AutoAttack:
+    if threat.norm not in _NORMS:
+        raise UserError(f"AutoAttack is not set up for norm {threat.norm!r} (allowed: {', '.join(_NORMS)})")
+
+    def logits(x: Tensor) -> Tensor:
+        out: Tensor = model(x)
+        if x.requires_grad and not out.requires_grad:  # the image is cut off inside the model: its gradient is zero
+            out = out + 0 * x.flatten(1).sum(1, keepdim=True)
+        return out.float()
+
+    whole = AutoAttack(logits, norm=_NORMS[threat.norm], eps=threat.epsilon, seed=seed, version=version, device=device)
+    whole.apgd.logger = whole.apgd_targeted.logger = _QUIET
+    return whole

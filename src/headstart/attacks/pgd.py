@@ -76,16 +76,10 @@ def _run(
     objective: Score,
     generator: Generator | None,
 ) -> Tensor:
-    delta = threat.box(x, _uniform(x, threat, generator))
+    delta = threat.box(x, threat.uniform(x, generator=generator))
     for _ in range(steps):
         grad, logits = input_gradient(model, x + delta, y, objective)
         moved = threat.box(x, threat.project(delta + alpha * threat.direction(grad)))
         correct = (logits.argmax(1) == y).view(-1, 1, 1, 1)
         delta = torch.where(correct, moved, delta)
     return x + delta
-
-
-def _uniform(x: Tensor, threat: ThreatModel, generator: Generator | None) -> Tensor:
-    # ThreatModel.uniform draws from the global generator only.
-    noise = torch.empty_like(x).uniform_(-threat.epsilon, threat.epsilon, generator=generator)
-    return threat.project(noise)

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from headstart.attacks.autoattack import BatchAttack
+from headstart import comm
 from headstart.attacks.catalogue import ATTACKS, SUITES, Suite
-from headstart.attacks.masking import Evidence, warnings_of_attacks, warnings_of_forward, warnings_of_subset
-from headstart.attacks.precision import float32
-from headstart.attacks.progress import AttackProgress
-from headstart.attacks.scores import cross_entropy
+from headstart.attacks.masking import warnings_of_attacks, warnings_of_subset
+from headstart.attacks.partial import checksum
+from headstart.attacks.precision import check_search_precision, float32
+from headstart.attacks.run import Images, Plan, Run
+from headstart.engine.checkpoint import save_weights
+from headstart.engine.record import environment
 from headstart.errors import UserError, unknown
 from headstart.threat import ThreatModel
 
-__all__ = ["ATTACKS", "SUITES", "Evaluation", "Suite", "evaluate_model"]
+__all__ = ["ATTACKS", "PER_IMAGE", "SUITES", "Evaluation", "Suite", "evaluate_model"]
 
 CUDA_BATCH, CPU_BATCH = 1000, 250
-CHECKED = 250
-"""Images of the first batch on which the model's forward pass is examined."""
+PER_IMAGE = ("broken_by", "margin", "predicted")
+"""Fields of an ``Evaluation`` with one entry per image, which tables over many evaluations leave out."""
 
 
 @dataclass(frozen=True)
@@ -34,38 +38,56 @@ class Evaluation:
     Attributes:
         suite: name of the suite.
         n: number of images.
+        images: checksum of their pixels and labels, by which evaluations on the same images are known.
         epsilon, norm: the threat model; epsilon in pixel fractions.
         clean: accuracy without attack.
         robust: share of images correct without attack and under every attack of the suite.
-        attacks: accuracy by attack. FGSM, PGD and C&W are each run on all images correct when clean, and theirs is
-            the accuracy under that attack alone. AutoAttack's attacks are each run on what the ones before left,
-            and theirs is the accuracy that remains, as AutoAttack reports it.
+        attacks: accuracy by attack. Those of a chain, such as AutoAttack's, are each run on what the ones before left,
+            and theirs is the accuracy that remains, as AutoAttack reports it. The others are each run on all images
+            correct when clean, and theirs is the accuracy under that attack alone.
         settings: what each attack was run with, in words.
+        not_run: attacks of the suite that do not apply, with the reason.
         warnings: reasons not to trust ``robust``, one sentence each.
         broken_by: for each image the attack that broke it first, "clean" where the model was wrong without
             attack, None where it is robust.
+        margin: for each image max_{j != y} z_j - z_y in float32 of the worst example that any attack found, the image
+            itself included: positive where the model is fooled; None where a logit was not finite.
+        predicted: for each image the class predicted for that example.
         precision: of the attacks' search and of the verdicts.
-        seconds: wall time.
+        folded: the attacks searched on a copy of the model with batch-norm folded into its convolutions.
+        batch_size, seed: which images share a batch, and all random numbers, follow from these.
+        processes: number of processes that shared the work.
+        attack_seconds: wall time by attack.
+        seconds: wall time, that of interrupted evaluations included as far as it led to results.
         environment: device and versions.
     """
 
     suite: str
     n: int
+    images: str
     epsilon: float
     norm: str
     clean: float
     robust: float
     attacks: dict[str, float]
     settings: dict[str, str]
+    not_run: dict[str, str]
     warnings: list[str]
     broken_by: list[str | None]
+    margin: list[float | None]
+    predicted: list[int]
     precision: str
+    folded: bool
+    batch_size: int
+    seed: int
+    processes: int
+    attack_seconds: dict[str, float]
     seconds: float
     environment: dict[str, str]
 
-    def to_json(self) -> dict[str, Any]:
-        """All fields, of types that JSON knows."""
-        return asdict(self)
+    def to_json(self, per_image: bool = True) -> dict[str, Any]:
+        """All fields, of types that JSON knows; without those that have an entry per image where not asked for."""
+        return {name: value for name, value in asdict(self).items() if per_image or name not in PER_IMAGE}
 
 
 def evaluate_model(
@@ -80,13 +102,18 @@ def evaluate_model(
     seed: int = 0,
     progress: bool = True,
     total: int | None = None,
-    tf32: bool = False,
+    search_precision: str = "fp32",
+    transfer_from: nn.Module | None = None,
+    partial: Path | None = None,
+    save_examples: Path | None = None,
 ) -> Evaluation:
     """Attack the model with every attack of a suite.
 
     An attack's word is not taken: what it returns is projected onto the threat model again and classified in
-    strict float32 before it counts. The model is evaluated in evaluation mode with its parameters frozen, both
-    restored at the end; the global random generators are left as they were.
+    strict float32 by the model as it was given before it counts. The model is evaluated in evaluation mode with its
+    parameters frozen, both restored at the end; the global random generators are left as they were.
+
+    Where several processes of one group call this alike, they share the work and get the same result.
 
     Args:
         model: maps fp32 images (B, C, H, W) in [0, 1] to logits (B, K).
@@ -99,141 +126,80 @@ def evaluate_model(
         seed: of all attacks.
         progress: report progress on stderr.
         total: size of the whole test set, of which ``x`` may be a part; None for ``x`` itself.
-        tf32: let the attacks search with TF32 matrix products on CUDA, several times faster. Verdicts stay in
-            float32, and what only TF32 takes for broken is attacked again in float32.
+        search_precision: let the attacks search with reduced matrix products, several times faster: "tf32" on CUDA,
+            or "bf16". Verdicts stay in float32, and what only the search takes for broken is attacked again.
+        transfer_from: a second model for suite "full", whose adversarial examples are tried on the first.
+        partial: .safetensors file that keeps finished attacks until the evaluation is complete; an evaluation of the
+            same model, data and settings that finds it goes on from there.
+        save_examples: .safetensors file for the worst example of each image: ``x_adv`` fp32 (N, C, H, W), ``y`` and
+            ``index`` int64 (N,).
 
     Raises:
         UserError: unknown suite; images, labels, model output or model that do not fit the above; too few classes
-            for AutoAttack; a batch that does not fit the memory of the device.
+            for AutoAttack; a batch that does not fit the memory of the device; a file that cannot be written.
     """
-    started = time.perf_counter()
+    began = time.perf_counter()
     if suite not in SUITES:
         raise unknown("suite", suite, SUITES)
     _check_data(x, y, batch_size)
     device = torch.device(device) if device is not None else _device_of(model)
+    check_search_precision(search_precision, device)
     size = batch_size or (CUDA_BATCH if device.type == "cuda" else CPU_BATCH)
-    with _ready(model, device):
+    plan = Plan(suite, threat, size, seed, search_precision)
+    source = transfer_from if transfer_from is not None and "transfer" in SUITES[suite].attacks else None
+    forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with _ready(model, device), _ready(source, device), forked:
+        torch.manual_seed(seed)
         try:
-            found, evidence, settings = _run(model, x, y, threat, SUITES[suite], size, device, seed, progress, tf32)
+            keep = save_examples is not None
+            run = Run(model, Images(x, y, device), plan, source=source, partial=partial, keep_examples=keep)
+            earlier = sum(run.outcome.seconds.values())
+            run.attack_all(progress)
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"{device} has not enough memory for batches of {size}: try batch_size={max(1, size // 2)}"
             ) from error
-    names = SUITES[suite].attacks
-    caveat = SUITES[suite].caveat
+    if save_examples is not None and comm.rank() == 0:
+        _save_examples(save_examples, run)
+    run.partial.remove()
+    return _record(run, warnings_of_subset(len(x), total), earlier + time.perf_counter() - began)
+
+
+def _record(run: Run, subset: list[str], seconds: float) -> Evaluation:
+    evidence, plan = run.outcome.evidence, run.plan
+    caveat, reduced = SUITES[plan.suite].caveat, plan.search_precision
     return Evaluation(
-        suite=suite,
-        n=len(x),
-        epsilon=threat.epsilon,
-        norm=threat.norm,
+        suite=plan.suite,
+        n=len(run.images),
+        images=checksum([run.images.x, run.images.y]),
+        epsilon=plan.threat.epsilon,
+        norm=plan.threat.norm,
         clean=_share(evidence.clean),
         robust=_share(evidence.robust),
-        attacks={name: _share(evidence.left[name]) for name in names},
-        settings=settings,
-        warnings=([caveat] if caveat else []) + warnings_of_subset(len(x), total) + found,
-        broken_by=_broken_by(evidence, names),
-        precision="tf32 search, float32 verdicts" if tf32 else "float32",
-        seconds=time.perf_counter() - started,
-        environment=_environment(device),
+        attacks={name: _share(evidence.left[name]) for name in run.names},
+        settings={name: ATTACKS[name].settings(run.task) for name in run.names},
+        not_run=run.not_run,
+        warnings=[*([caveat] if caveat else []), *subset, *run.warnings, *warnings_of_attacks(evidence)],
+        broken_by=run.outcome.broken_by(run.names),
+        margin=[value if math.isfinite(value) else None for value in run.outcome.margin.tolist()],
+        predicted=run.outcome.predicted.tolist(),
+        precision="float32" if reduced == "fp32" else f"{reduced} search, float32 verdicts",
+        folded=run.folded,
+        batch_size=plan.batch_size,
+        seed=plan.seed,
+        processes=comm.world_size(),
+        attack_seconds={name: run.outcome.seconds[name] for name in run.names},
+        seconds=seconds,
+        environment=environment(run.images.device),
     )
 
 
-def _run(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    threat: ThreatModel,
-    suite: Suite,
-    size: int,
-    device: torch.device,
-    seed: int,
-    progress: bool,
-    tf32: bool,
-) -> tuple[list[str], Evidence, dict[str, str]]:
-    """The warnings, what they were drawn from, and the attacks' settings."""
-    evidence = _classify_clean(model, x, y, size, device)
-    classes = evidence.classes
-    # FGSM costs two passes, and comparing it with the suite's attacks shows much; it counts only where listed.
-    names = suite.attacks if "fgsm" in suite.attacks else ("fgsm", *suite.attacks)
-    attacks = {name: ATTACKS[name].prepare(model, threat, classes=classes, seed=seed, device=device) for name in names}
-    found = warnings_of_forward(model, *_fetch(x, y, torch.arange(min(len(x), size, CHECKED)), device))
-    left_by_autoattack = evidence.clean.clone()
-    with AttackProgress(progress) as display:
-        for name, attack in attacks.items():
-            cumulative = ATTACKS[name].cumulative
-            pool = left_by_autoattack if cumulative else evidence.clean
-            label = name if name in suite.attacks else f"{name} (check)"
-            display.start(label, int(pool.sum()), _share(evidence.robust))
-            broken = torch.zeros_like(pool)
-            for indices in torch.split(pool.nonzero().squeeze(1), size):
-                batch = _fetch(x, y, indices, device)
-                withstood = _withstands(model, attack, *batch, threat, tf32).cpu()
-                broken[indices] = ~withstood
-                if name in suite.attacks:
-                    evidence.robust[indices] &= withstood
-                display.advance(len(indices), _share(evidence.robust))
-            display.finish(_share(evidence.robust))
-            evidence.broken[name] = broken
-            evidence.left[name] = pool & ~broken
-            if cumulative:
-                left_by_autoattack = evidence.left[name]
-    settings = {name: ATTACKS[name].settings(threat, classes) for name in suite.attacks}
-    return found + warnings_of_attacks(evidence), evidence, settings
-
-
-@torch.no_grad()
-def _withstands(model: nn.Module, attack: BatchAttack, x: Tensor, y: Tensor, threat: ThreatModel, tf32: bool) -> Tensor:
-    """Whether the model is right under the attack, bool (B,), whatever the attack believes."""
-    with float32(x.device, tf32=tf32):
-        delta = (attack(x, y) - x).nan_to_num()  # a pixel that is not a number is no perturbation
-        x_adv = x + threat.box(x, threat.project(delta))
-        believed = _correct(model(x_adv), y) if tf32 else None
-    right = _correct(model(x_adv), y)
-    if believed is not None:
-        denied = (right & ~believed).nonzero().squeeze(1)
-        if len(denied):
-            right[denied] = _withstands(model, attack, x[denied], y[denied], threat, tf32=False)
-    return right
-
-
-def _correct(logits: Tensor, y: Tensor) -> Tensor:
-    # A model without an answer is not right, whichever class argmax makes of it.
-    return (logits.argmax(1) == y) & logits.isfinite().all(1)
-
-
-@torch.no_grad()
-def _classify_clean(model: nn.Module, x: Tensor, y: Tensor, size: int, device: torch.device) -> Evidence:
-    clean, saturated, classes = [], [], 0
-    for indices in torch.split(torch.arange(len(x)), size):
-        images, labels = _fetch(x, y, indices, device)
-        logits = model(images)
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images) or logits.shape[1] < 2:
-            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise UserError(f"the model returns {shape} for {len(images)} images; it must return logits (B, K), K >= 2")
-        classes = logits.shape[1]
-        if int(labels.max()) >= classes:
-            raise UserError(f"label {int(labels.max())} is outside the model's {classes} classes (0 to {classes - 1})")
-        if not bool(logits.isfinite().all()):
-            raise UserError("the model's logits of clean images are not all finite; are its weights?")
-        clean.append(_correct(logits, labels).cpu())
-        saturated.append((cross_entropy(logits.float(), labels) == 0).cpu())
-    correct = torch.cat(clean)
-    return Evidence(classes, clean=correct, saturated=torch.cat(saturated), robust=correct.clone())
-
-
-def _broken_by(evidence: Evidence, names: tuple[str, ...]) -> list[str | None]:
-    first: list[str | None] = [None if right else "clean" for right in evidence.clean.tolist()]
-    for name in names:
-        for i in evidence.broken[name].nonzero().squeeze(1).tolist():
-            first[i] = first[i] or name
-    return first
-
-
-def _fetch(x: Tensor, y: Tensor, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images (B, C, H, W) in fp32 and labels (B,), on the device."""
-    images = x[indices].to(device)
-    images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-    return images.contiguous(), y[indices].to(device)
+def _save_examples(path: Path, run: Run) -> None:
+    assert run.outcome.examples is not None
+    y = run.images.y
+    tensors = {"x_adv": run.outcome.examples, "y": y, "index": torch.arange(len(y))}
+    threat = run.plan.threat
+    save_weights(path, tensors, {"suite": run.plan.suite, "epsilon": str(threat.epsilon), "norm": threat.norm})
 
 
 def _check_data(x: Tensor, y: Tensor, batch_size: int | None) -> None:
@@ -260,8 +226,11 @@ def _check_data(x: Tensor, y: Tensor, batch_size: int | None) -> None:
 
 
 @contextmanager
-def _ready(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Model on the device, in evaluation mode and frozen; strict float32; random generators restored afterwards."""
+def _ready(model: nn.Module | None, device: torch.device) -> Iterator[None]:
+    """Model on the device, in evaluation mode and frozen, restored afterwards; strict float32."""
+    if model is None:
+        yield
+        return
     kinds = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
     if kinds:
         raise UserError(f"the model has parameters in {kinds.pop()}; evaluation is in float32: call model.float()")
@@ -271,9 +240,8 @@ def _ready(model: nn.Module, device: torch.device) -> Iterator[None]:
     trainable = [p for p in model.parameters() if p.requires_grad]
     model.eval()
     model.requires_grad_(False)
-    devices = [device] if device.type == "cuda" else []
     try:
-        with float32(device), torch.random.fork_rng(devices):
+        with float32(device):
             yield
     finally:
         for module, mode in training.items():
@@ -288,9 +256,3 @@ def _device_of(model: nn.Module) -> torch.device:
 
 def _share(flags: Tensor) -> float:
     return flags.sum().item() / len(flags)
-
-
-def _environment(device: torch.device) -> dict[str, str]:
-    from headstart.engine.record import environment  # here, since attacks must not need the training engine to load
-
-    return environment(device)

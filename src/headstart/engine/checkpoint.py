@@ -46,6 +46,21 @@ def save_bytes(path: Path, content: bytes) -> None:
     _atomically(path, lambda temporary: Path(temporary).write_bytes(content))
 
 
+def check_writable(path: Path) -> None:
+    """See that a file can be written here, before hours go into its content.
+
+    Raises:
+        UserError: it cannot.
+    """
+    temporary = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error})") from error
+
+
 def load_state(path: Path) -> dict[str, Any]:
     """Read a training state. Only tensors and plain values are accepted, never code.
 

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
+from headstart import comm
 from headstart.attacks.suite import Evaluation, evaluate_model
 from headstart.config import pixel_fraction
 from headstart.data import Found, ImageSet, find, from_python, in_memory
+from headstart.engine.checkpoint import check_writable
 from headstart.errors import UserError, unknown
 from headstart.models import check_network
 from headstart.threat import ThreatModel
@@ -33,26 +36,42 @@ def evaluate(
     model_args: dict[str, Any] | None = None,
     batch_size: int | None = None,
     device: str = "auto",
+    devices: int = 1,
     seed: int = 0,
     progress: bool = True,
-    tf32: bool = False,
+    search_precision: str = "fp32",
+    transfer_from: str | Path | nn.Module | None = None,
+    partial: Path | None = None,
+    save_examples: Path | None = None,
 ) -> Evaluation:
     """Measure robust accuracy on the test split, fp32.
 
     Args:
         source: what ``load_classifier`` takes, or a network from images (B, C, H, W) in [0, 1] to logits.
-        suite: fgsm, pgd, quick or standard; see ``headstart list suites``.
+        suite: fgsm, pgd, quick, standard or full; see ``headstart list suites``.
         data: name of a data set, or whatever ``from_python`` takes; default what the weights were trained with.
         image_size: cut the centre out of images of mixed sizes and resize it; default as in training.
         image_column, label_column: of parquet and hub sets, where they cannot be found.
         epsilon, norm: default what the weights were trained with.
         n: only the first n test images; default all.
-        tf32: let attacks on CUDA search with TF32; verdicts stay fp32.
+        devices: processes that share the work, each on a device of its own, or on a core; the result is the same.
+            They are further copies of the running command, as in training.
+        search_precision: fp32, or tf32 or bf16 to let attacks search faster; verdicts stay fp32.
+        transfer_from: a second network for suite full: what ``source`` may be, of the same classes.
+        partial: file for finished attacks, from which the same call continues after an interruption.
+        save_examples: .safetensors file for the worst example of each image.
 
     Raises:
         UserError: unusable source, data, suite or threat model.
     """
-    hardware = _device(device)
+    if devices < 1:
+        raise UserError(f"devices is {devices}; it must be at least 1")
+    if save_examples is not None and save_examples.suffix != ".safetensors":
+        raise UserError(f"save_examples is {save_examples}; its name must end in .safetensors")
+    for path in (partial, save_examples):
+        if path is not None:
+            check_writable(path)
+    hardware = _launched(_device(device), devices)
     found: Found | None = None
     if data is not None:
         named = isinstance(data, str)
@@ -80,6 +99,7 @@ def evaluate(
     if not isinstance(source, nn.Module):
         trained = len(json.loads(origin.get("classes", "[]")))
         check_network(classifier.network, test.shape, trained or len(test.classes), test.name)
+    second = None if transfer_from is None else _network(transfer_from, len(test.classes), test)
     x, y = test.tensors()
     network = classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return evaluate_model(
@@ -93,7 +113,10 @@ def evaluate(
         seed=seed,
         progress=progress,
         total=len(found),
-        tf32=tf32,
+        search_precision=search_precision,
+        transfer_from=second,
+        partial=partial,
+        save_examples=save_examples,
     )
 
 
@@ -108,6 +131,22 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda is not available on this machine; use --device cpu")
     return device
+
+
+def _launched(device: torch.device, devices: int) -> torch.device:
+    """This process's device, once there are as many processes as asked for; those that exist already are enough."""
+    if devices == 1 or comm.world_size() > 1:
+        return device
+    fabric = Fabric(accelerator=device.type, devices=devices, strategy="ddp")
+    fabric.launch()
+    return fabric.device
+
+
+def _network(source: str | Path | nn.Module, classes: int, test: ImageSet) -> nn.Module:
+    """The second network of a transfer attack, which must take the same images."""
+    network = source if isinstance(source, nn.Module) else load_classifier(source, classes=classes).network
+    check_network(network, test.shape, classes, test.name)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def _suited(test: ImageSet, origin: dict[str, str]) -> ImageSet:
