@@ -43,13 +43,13 @@ def test_nothing_waits_for_the_device(
 
 
 @pytest.mark.parametrize("suite", ["pgd", "standard"])
-@pytest.mark.parametrize("tf32", [False, True])
-def test_verdicts_are_those_of_the_cpu(suite: str, tf32: bool) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_verdicts_are_those_of_the_cpu(suite: str, precision: str) -> None:
     # On a linear model with two or more classes every attack of a suite finds the same samples, whatever its start.
     model, x, y = linear_task(30, classes=2 if suite == "pgd" else 10)
     threat = ThreatModel(2 / 255)
     here = evaluate_model(model, x, y, threat, suite, progress=False)
-    there = evaluate_model(model, x, y, threat, suite, device="cuda", tf32=tf32, progress=False)
+    there = evaluate_model(model, x, y, threat, suite, device="cuda", search_precision=precision, progress=False)
     assert there.broken_by.count(None) == here.broken_by.count(None)
     assert there.clean == here.clean == 1.0
 

@@ -1,0 +1,124 @@
+"""AutoAttack's standard version: `headstart` against plain `pyautoattack`, side by side, on two models.
+
+    python benchmarks/evaluation.py --data parquet:PATH/cifar10 --out benchmarks/results/DEVICE/evaluation.json
+
+Trains the demo's network on digits and the small network on CIFAR-10, briefly, unless the folder ``--work`` holds them.
+The test images are attacked slice by slice, each slice by all contestants in turn, so that whatever else the machine
+does hits all alike. All use the same seed and batch size. Plain is the authors' evaluation of the model as it is
+loaded; the others are `evaluate_model` with each search precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pyautoattack import AutoAttack
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from headstart.attacks.suite import evaluate_model
+from headstart.config import load_recipe
+from headstart.data import load
+from headstart.engine.record import environment
+from headstart.engine.train import train
+from headstart.threat import ThreatModel
+from headstart.weights import load_classifier
+
+MODELS = {"digits": ("digits/fgsm-sdi", {}), "cifar10": ("cifar10-small/fgsm-rs", {"epochs": 2})}
+SLICE = 250  # images, which is also the batch size
+SEED = 0
+
+Contestant = Callable[[nn.Module, Tensor, Tensor, float], tuple[Tensor, dict[str, float]]]
+
+
+def plain(model: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> tuple[Tensor, dict[str, float]]:
+    """Robust or not, bool (N,), by ``pyautoattack`` alone."""
+    device = next(model.parameters()).device
+    attack = AutoAttack(model, norm="Linf", eps=epsilon, seed=SEED, version="standard", device=device)
+    _, predicted = attack.run_standard_evaluation(x, y, batch_size=SLICE)
+    return predicted == y, {}
+
+
+def ours(precision: str) -> Contestant:
+    """Robust or not, bool (N,), and seconds by attack, by ``evaluate_model``."""
+
+    def contestant(model: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> tuple[Tensor, dict[str, float]]:
+        result = evaluate_model(
+            model, x, y, ThreatModel(epsilon), "standard", batch_size=SLICE, seed=SEED, search_precision=precision,
+            progress=False,
+        )  # fmt: skip
+        return torch.tensor([by is None for by in result.broken_by]), result.attack_seconds
+
+    return contestant
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="cifar10", help="CIFAR-10 for the second model")
+    parser.add_argument("--work", type=Path, default=Path("runs/evaluation"), help="folder of the trained models")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--n", type=int, default=1000, help="test images, the first ones")
+    parser.add_argument("--epochs", type=int, default=None, help="of training; default a demo's 40, and 2")
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], help="of the search")
+    parser.add_argument("--out", type=Path, required=True, help="JSON record")
+    arguments = parser.parse_args()
+    contestants: dict[str, Contestant] = {"plain": plain} | {p: ours(p) for p in arguments.precisions}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    record: dict[str, Any] = {"batch_size": SLICE, "seed": SEED, "models": {}, "environment": environment(device)}
+    for name in arguments.models:
+        data = arguments.data if name == "cifar10" else name
+        run = trained(name, data, arguments.work / name, arguments.epochs)
+        record["models"][name] = compete(run, data, arguments.n, contestants, device)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+    print(json.dumps(record["models"], indent=1))
+
+
+def trained(name: str, data: str, run: Path, epochs: int | None) -> Path:
+    """The run folder of a model, trained if it is not there."""
+    recipe, settings = MODELS[name]
+    changes = {**settings, "data": data, "device": "cpu"} | ({"epochs": epochs} if epochs else {})
+    if not (run / "model.safetensors").exists():
+        train(load_recipe(recipe, **changes), run, resume=run.exists(), progress=False)
+    return run
+
+
+def compete(run: Path, data: str, n: int, contestants: dict[str, Contestant], device: torch.device) -> dict[str, Any]:
+    """Seconds, robust accuracy and agreement with plain of each contestant on the first ``n`` test images."""
+    classifier = load_classifier(run)
+    epsilon = float(classifier.origin["epsilon"])
+    images, labels = load(data, "test").tensors()
+    x, y = (images[:n].float() / 255).contiguous().to(device), labels[:n].to(device)
+    robust: dict[str, list[Tensor]] = {name: [] for name in contestants}
+    rows: dict[str, dict[str, Any]] = {
+        name: {"seconds": 0.0, "cpu_seconds": 0.0, "attack_seconds": {}} for name in contestants
+    }
+    for begin in range(0, len(x), SLICE):
+        for name, contestant in contestants.items():
+            model = load_classifier(run).network.to(device).eval()
+            wall, cpu = time.perf_counter(), time.process_time()
+            standing, by_attack = contestant(model, x[begin : begin + SLICE], y[begin : begin + SLICE], epsilon)
+            row = rows[name]
+            row["seconds"] += time.perf_counter() - wall
+            row["cpu_seconds"] += time.process_time() - cpu
+            row["attack_seconds"] = {k: row["attack_seconds"].get(k, 0.0) + v for k, v in by_attack.items()}
+            robust[name].append(standing.cpu())
+    verdicts = {name: torch.cat(parts) for name, parts in robust.items()}
+    for name, row in rows.items():
+        row["robust"] = verdicts[name].float().mean().item()
+        row["verdicts_unlike_plain"] = int((verdicts[name] != verdicts["plain"]).sum())
+        row["seconds_to_plain"] = row["seconds"] / rows["plain"]["seconds"]
+        row["cpu_seconds_to_plain"] = row["cpu_seconds"] / rows["plain"]["cpu_seconds"]
+    return {"n": len(x), "epsilon": epsilon, "contestants": rows}
+
+
+if __name__ == "__main__":
+    main()
