@@ -157,7 +157,7 @@ def test_a_folder_of_photographs(photos: Path, tmp_path: Path, capsys: pytest.Ca
     assert main(command) == 2
     assert "--image_size, such as 224, crops all to one size" in capsys.readouterr().err
     assert main([*command, "--image_size", str(SIZE), "--workers", "1"]) == 0
-    said = "photos (train) (training part): 30 images to train on, 6 to choose the checkpoint by, 3 classes"
+    said = f"folder:{photos}: 30 images to train on, 6 to choose the checkpoint by, 3 classes"
     assert said in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path / "run"), "--suite", "fgsm"]) == 0
     assert "12 images" in capsys.readouterr().out

@@ -75,8 +75,8 @@ def train(
     folder = RunFolder(Path(out))
     recipe = launched(folder.resolved(recipe))
     folder.check(recipe, resume)
-    fabric = make_fabric(recipe, folder.path)
     with determinism(recipe.deterministic), explained(recipe, folder.path):
+        fabric = make_fabric(recipe, folder.path)
         torch.manual_seed(recipe.seed)
         train_set, val_set = load_parts(recipe, data)
         classes, channels = len(train_set.classes), train_set.shape[0]
@@ -88,7 +88,7 @@ def train(
         trainer = Trainer(recipe, folder, fabric, network, train_set, val_set)
         if progress and fabric.is_global_zero:
             print(
-                f"{train_set.name}: {len(train_set)} images to train on, {len(val_set)} to choose the checkpoint by, "
+                f"{recipe.data}: {len(train_set)} images to train on, {len(val_set)} to choose the checkpoint by, "
                 f"{len(train_set.classes)} classes",
                 file=sys.stderr,
             )
