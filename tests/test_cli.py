@@ -105,7 +105,7 @@ def test_train_explains(capsys: Capture, tmp_path: Path, arguments: str, line: s
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ("", "give a command: demo, train, evaluate, bench, report, push, pull, list"),
+        ("", "give a command: demo, train, evaluate, sweep, compare, bench, report, push, pull, list"),
         ("trian digits/fgsm-rs", "unknown command 'trian'; did you mean 'train'?"),
         ("--epochs 3", "unknown command '--epochs'"),
         ("train", "train needs RECIPE (headstart train --help)"),
@@ -117,6 +117,12 @@ def test_train_explains(capsys: Capture, tmp_path: Path, arguments: str, line: s
         ("evaluate nowhere --n ten", "--n is 'ten'; it must be a whole number"),
         ("evaluate nowhere --siute pgd", "unknown flag --siute; did you mean --suite?"),
         ("evaluate nowhere --device tpu", "unknown device 'tpu'"),
+        ("sweep nowhere", "nowhere does not exist; give a run folder, a weights file, hub:OWNER/NAME or module:"),
+        ("sweep nowhere --suite pdg --data digits --epsilon 0", "nowhere does not exist"),
+        ("compare one", "compare needs B"),
+        ("compare nowhere elsewhere", "nowhere does not exist; give a run folder"),
+        ("compare nowhere elsewhere --n ten", "--n is 'ten'; it must be a whole number"),
+        ("compare nowhere.json elsewhere", "nowhere.json cannot be read as the JSON of an evaluation"),
         ("list", "list needs WHAT"),
         ("list methodz", "unknown list 'methodz'; did you mean 'methods'?"),
         ("list methods --jsn", "unknown flag --jsn; did you mean --json?"),
@@ -287,7 +293,7 @@ def test_evaluate_refuses_weights_of_another_network(capsys: Capture, run: Path,
     told = ["--suite", "fgsm", "--data", "digits", "--epsilon", "0.1"]
     line = refused(capsys, "evaluate", str(run), "--model", "resnet18", "--model_args", "{}")
     assert "does not fit the network resnet18 (missing layer1.1.conv1.weight, " in line
-    assert "it is of small: name it with --model" in line
+    assert "it is of small" in line
     save_file(build_model("small", 7, 1).state_dict(), tmp_path / "seven.safetensors")
     line = refused(capsys, "evaluate", "seven.safetensors", "--model", "small", *told)
     assert "seven.safetensors is for 7 classes, the network small here for 10" in line

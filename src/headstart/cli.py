@@ -15,7 +15,7 @@ from typing import Any, Optional, get_type_hints
 from jsonargparse import ArgumentParser, Namespace
 
 from headstart.config import Recipe, describe, load_recipe
-from headstart.errors import UserError, unknown
+from headstart.errors import LostProcess, UserError, unknown
 
 LISTS = ("methods", "recipes", "datasets", "models", "attacks", "suites")
 
@@ -34,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"headstart: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except LostProcess as error:
+        print(f"headstart: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("headstart: interrupted", file=sys.stderr)
         return 130
@@ -150,7 +153,8 @@ def _train(options: Namespace) -> int:
         result = train(recipe, out, resume=options.resume)
     except Interrupted:
         flags = " ".join(_quoted(a) for a in sys.argv[2:] if a != "--resume")
-        print(f"interrupted; the state is saved. Continue with: headstart train {flags} --resume", file=sys.stderr)
+        if comm.rank() == 0:
+            print(f"interrupted; the state is saved. Continue with: headstart train {flags} --resume", file=sys.stderr)
         return 130
     if comm.rank() > 0:
         return 0
@@ -170,21 +174,26 @@ def _quoted(argument: str) -> str:
 # -- evaluate --------------------------------------------------------------------------------------------------
 
 
-def _evaluate_parser(sub: ArgumentParser) -> None:
+def _subject_flags(sub: ArgumentParser) -> None:
+    """What evaluate and sweep ask alike: a network, the images, and how it is attacked."""
     sub.add_argument("source", type=str, help="run folder, weights file, hub:OWNER/NAME or module:callable")
-    sub.add_argument("--suite", type=str, default="standard", help="headstart list suites")
     sub.add_argument("--data", type=Optional[str], default=None, help="default: what the weights were trained on")
     sub.add_argument("--image_size", type=Optional[int], default=None, help="of mixed photographs; default as trained")
     sub.add_argument("--image_column", type=Optional[str], default=None, help="of parquet and hub sets")
     sub.add_argument("--label_column", type=Optional[str], default=None, help="of parquet and hub sets")
     sub.add_argument("--n", type=Optional[int], default=None, help="only the first n test images")
     sub.add_argument("--epsilon", type=Optional[str], default=None, help="pixel fraction such as 8/255")
-    sub.add_argument("--norm", type=Optional[str], default=None, help="linf")
+    sub.add_argument("--norm", type=Optional[str], default=None, help="linf or l2")
     sub.add_argument("--model", type=Optional[str], default=None, help="network of a plain state dict")
     sub.add_argument("--model_args", type=Optional[dict[str, Any]], default=None, help="arguments of that network")
     sub.add_argument("--batch_size", type=Optional[int], default=None, help="images per attack batch")
     sub.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
     sub.add_argument("--seed", type=int, default=0, help="of the attacks")
+
+
+def _evaluate_parser(sub: ArgumentParser) -> None:
+    _subject_flags(sub)
+    sub.add_argument("--suite", type=str, default="standard", help="headstart list suites")
     sub.add_argument("--devices", type=int, default=1, help="processes that share the work; the numbers stay the same")
     sub.add_argument("--search_precision", type=str, default="fp32", help="fp32, tf32 or bf16; verdicts are fp32")
     sub.add_argument("--transfer_from", type=Optional[str], default=None, help="second model, for suite full")
@@ -221,6 +230,65 @@ def _evaluate(options: Namespace) -> int:
     print(f"{'robust':>12}  {record['robust']:.2%}  ({measured})")
     for warning in record["warnings"]:
         print(f"warning: {warning}")
+    return 0
+
+
+# -- sweep, compare ----------------------------------------------------------------------------------------------
+
+
+def _sweep_parser(sub: ArgumentParser) -> None:
+    _subject_flags(sub)
+    sub.add_argument("--suite", type=str, default="pgd", help="headstart list suites")
+    sub.add_argument("--out", type=Optional[Path], default=None, help="JSON file; default sweep.json in the run")
+
+
+def _sweep(options: Namespace) -> int:
+    from headstart.engine.checkpoint import write_text
+    from headstart.engine.sweep import sweep
+
+    settings = {k: v for k, v in options.as_dict().items() if k not in ("source", "out")}
+    record = sweep(options.source, **settings).to_json()
+    out = options.out
+    if out is None and Path(options.source).is_dir():
+        out = Path(options.source) / "sweep.json"
+    if out is not None:
+        write_text(out, json.dumps(record, indent=2) + "\n")
+    print(f"{'epsilon':>12}  accuracy ({record['suite']}, {record['n']} images, {record['seconds']:.0f} s)")
+    for epsilon, accuracy in zip(record["epsilons"], record["accuracies"], strict=True):
+        print(f"{epsilon:>12.4f}  {accuracy:.2%}")
+    for warning in record["warnings"]:
+        print(f"warning: {warning}")
+    return 0
+
+
+def _compare_parser(sub: ArgumentParser) -> None:
+    sub.add_argument("a", type=str, help="run folder, JSON file of an evaluation, or what headstart evaluate takes")
+    sub.add_argument("b", type=str, help="the same, of the other model")
+    sub.add_argument("--suite", type=Optional[str], default=None, help="default: that of the records, else quick")
+    sub.add_argument("--n", type=Optional[int], default=None, help="only the first n test images")
+    sub.add_argument("--epsilon", type=Optional[str], default=None, help="pixel fraction such as 8/255")
+    sub.add_argument("--data", type=Optional[str], default=None, help="default: what the weights were trained on")
+    sub.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
+    sub.add_argument("--seed", type=int, default=0, help="of attacks and bootstrap")
+    sub.add_argument("--out", type=Optional[Path], default=None, help="JSON file")
+
+
+def _compare(options: Namespace) -> int:
+    from headstart.compare import compare
+    from headstart.engine.checkpoint import write_text
+
+    settings = {k: v for k, v in options.as_dict().items() if k not in ("a", "b", "out")}
+    compared = compare(options.a, options.b, **settings)
+    if options.out is not None:
+        write_text(options.out, json.dumps(compared.to_json(), indent=2) + "\n")
+    print(f"suite {compared.suite}, {compared.n} images, epsilon {compared.epsilon:.4g}, norm {compared.norm}")
+    print(f"{'robust':>12}  {compared.robust_a:.2%}  {compared.a}")
+    print(f"{'robust':>12}  {compared.robust_b:.2%}  {compared.b}")
+    print(f"{'robust':>12}  both {compared.both}, only the first {compared.only_a}, only the second {compared.only_b}")
+    low, high = (100 * end for end in compared.interval)
+    print(f"{'difference':>12}  {100 * compared.difference:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}")
+    print(f"{'McNemar':>12}  p = {compared.p_value:.2g}")
+    print(compared.verdict)
     return 0
 
 
@@ -323,6 +391,8 @@ PARSERS = {
     "demo": (_demo_parser, "train four methods on digits, attack them all, write a page; one to three minutes"),
     "train": (_train_parser, "train a robust classifier by a recipe"),
     "evaluate": (_evaluate_parser, "measure robust accuracy under a suite of attacks"),
+    "sweep": (_sweep_parser, "robust accuracy over a growing epsilon, which must reach zero"),
+    "compare": (_compare_parser, "two models on the same images: is one more robust?"),
     "bench": (_bench_parser, "recipes x seeds, resumable, with mean and deviation"),
     "report": (_report_parser, "one self-contained page over runs"),
     "push": (_push_parser, "upload a run to the Hugging Face hub, with a card"),
@@ -331,7 +401,7 @@ PARSERS = {
 }
 COMMANDS = {
     "demo": _demo, "train": _train, "evaluate": _evaluate, "bench": _bench, "report": _report, "list": _list,
-    "push": _push, "pull": _pull,
+    "push": _push, "pull": _pull, "sweep": _sweep, "compare": _compare,
 }  # fmt: skip
 
 if __name__ == "__main__":

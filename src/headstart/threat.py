@@ -84,7 +84,8 @@ class L2:
         return scaled / self.size(scaled).clamp_min(tiny).view(-1, 1, 1, 1)
 
     def size(self, delta: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(delta.flatten(1), dim=1)
+        size: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
+        return size
 
 
 NORMS: dict[str, Norm] = {"linf": LInf(), "l2": L2()}
