@@ -6,6 +6,10 @@ import difflib
 from collections.abc import Iterable
 
 
+class LostProcess(Exception):
+    """Another process of a training run has ended, or can no longer be reached. Shown as one line."""
+
+
 class UserError(Exception):
     """The user's input is wrong: one line naming the value, what is allowed and the remedy (exit code 2)."""
 

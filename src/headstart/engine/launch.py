@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
@@ -19,7 +20,7 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 
 from headstart import comm
 from headstart.config import Recipe
-from headstart.errors import UserError
+from headstart.errors import LostProcess, UserError
 
 CANNOT_WRITE = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR,
@@ -28,10 +29,6 @@ CANNOT_WRITE = {
 
 class Interrupted(Exception):
     """SIGINT or SIGTERM arrived; the state is saved."""
-
-
-class LostProcess(Exception):
-    """Another process of the run has ended, or cannot be reached."""
 
 
 def launched(recipe: Recipe) -> Recipe:
@@ -114,10 +111,22 @@ def explained(recipe: Recipe, out: Path) -> Iterator[None]:
             f"out of memory at batch_size {recipe.batch_size}; try --accumulate {fewer}, or --batch_size "
             f"{max(1, recipe.batch_size // 2)}"
         ) from error
+    except RuntimeError as error:
+        if not _is_about_processes(error):
+            raise
+        raise LostProcess(
+            f"process {comm.rank()} lost another process of the run, which has ended or cannot be reached; "
+            f"--resume continues {out} from its last checkpoint"
+        ) from error
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
             raise
         raise UserError(f"cannot write to {out} ({error}); what was saved before is untouched") from error
+
+
+def _is_about_processes(error: RuntimeError) -> bool:
+    """Whether a message to another process failed; gloo reports that as a plain RuntimeError."""
+    return isinstance(error, dist.DistError) or "/gloo/" in str(error)
 
 
 class StopSignal:
