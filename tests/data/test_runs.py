@@ -16,8 +16,10 @@ from headstart.data import ImageSet, StreamedSet, find, from_python, in_memory, 
 from headstart.data.decode import resized
 from headstart.engine.train import train
 from headstart.errors import UserError
+from headstart.parts.memory import SampleMemory
 from tests.data import pictures
 from tests.engine.runs import records, tiny
+from tests.helpers import info
 
 SIZE = 16
 
@@ -183,6 +185,11 @@ def test_memory_in_the_frame_of_the_image_needs_crops_that_can_be_undone(photos:
     for method, settings in aligned:
         with pytest.raises(UserError, match="remembers perturbations by their place in the image"):
             train(recipe(photos, method, method_args=settings), tmp_path / method, progress=False)
+
+
+def test_memory_that_no_machine_has() -> None:
+    with pytest.raises(UserError, match="remembers 1000000000 samples in 140190 GB of memory; choose one that does"):
+        SampleMemory(info(image_shape=(3, 224, 224), samples=10**9), unit=1.0)
 
 
 def test_parquet_of_mixed_sizes(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ class FolderSet(EncodedSet):
 def images_below(folder: Path) -> list[str]:
     """Paths of all image files below a folder, sorted; hidden ones are passed over."""
     found = []
-    for place, folders, files in os.walk(folder):
+    for place, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [f for f in folders if not f.startswith(".")]
         names = (f for f in files if not f.startswith(".") and os.path.splitext(f)[1].lower() in IMAGE_SUFFIXES)
         found += [os.path.relpath(os.path.join(place, f), folder) for f in names]

@@ -28,7 +28,7 @@ class SampleMemory(nn.Module):
             read, zero where nothing was seen. Otherwise in the frame of the augmented image, whatever it was.
 
     Raises:
-        UserError: aligned, where crops are rescaled.
+        UserError: aligned, where crops are rescaled, or not enough memory.
     """
 
     def __init__(
@@ -49,8 +49,16 @@ class SampleMemory(nn.Module):
         channels, self.height, self.width = info.image_shape
         self.unit, self.aligned, self.pad = unit, aligned, info.pad
         shape = (samples or info.samples, self.height * self.width * channels)
+        dtype = torch.int8 if unit else dtype
+        try:
+            rows = torch.zeros(shape, dtype=dtype)
+        except RuntimeError as error:  # how torch says that there is not so much memory
+            size = shape[0] * shape[1] * dtype.itemsize / 2**30
+            raise UserError(
+                f"this method remembers {shape[0]} samples in {size:.0f} GB of memory; choose one that does not"
+            ) from error
         self.rows: Tensor
-        self.register_buffer("rows", torch.zeros(shape, dtype=torch.int8 if unit else dtype), persistent=False)
+        self.register_buffer("rows", rows, persistent=False)
 
     def locate(self, step: Step) -> Tensor:
         """The rows of the batch, (B,)."""
