@@ -125,6 +125,14 @@ def make_run(name: str, method: str = "fgsm-rs", seed: int = 0, robust: float | 
         "config": {"method": method, "seed": seed, "epsilon": 8 / 255, "out": f"runs/{name}"},
         "metrics": rows,
         "evaluation": None if robust is None else evaluation,
+        "sweep": {
+            "suite": "pgd",
+            "n": 1000,
+            "epsilon": 8 / 255,
+            "epsilons": [0.0, 4 / 255, 8 / 255, 32 / 255],
+            "accuracies": [0.83, 0.66, 0.48, 0.01],
+            "warnings": [],
+        },
         "cost": {
             "seconds": 50.0,
             "images_per_second": 800.0,

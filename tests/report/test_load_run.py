@@ -21,6 +21,7 @@ def folder(tmp_path: Path, run_of: Any) -> Path:
     (path / "config.yaml").write_text(yaml.safe_dump(run["config"]))
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in run["metrics"]))
     (path / "evaluation.json").write_text(json.dumps(run["evaluation"]))
+    (path / "sweep.json").write_text(json.dumps(run["sweep"]))
     (path / "cost.json").write_text(json.dumps(run["cost"]))
     return path
 
@@ -31,10 +32,10 @@ def test_a_run_is_read_as_it_was_written(folder: Path, run_of: Any) -> None:
 
 
 def test_an_unfinished_run_is_read_and_shown(folder: Path) -> None:
-    for name in ("metrics.jsonl", "evaluation.json", "cost.json"):
+    for name in ("metrics.jsonl", "evaluation.json", "sweep.json", "cost.json"):
         (folder / name).unlink()
     run = load_run(folder)
-    assert (run["metrics"], run["evaluation"], run["cost"]) == ([], None, {})
+    assert (run["metrics"], run["evaluation"], run["sweep"], run["cost"]) == ([], None, None, {})
     assert "mine" in run_page([run])
 
 
@@ -47,6 +48,7 @@ def test_an_unfinished_run_is_read_and_shown(folder: Path) -> None:
         ("metrics.jsonl", '{"kind": "epoch"}\n', "no epoch number"),
         ("evaluation.json", "[]", "evaluation.json': expected keys and values, found list"),
         ("evaluation.json", '{"clean": 0.9}', "no number 'robust'"),
+        ("sweep.json", '{"epsilons": [0, 1], "accuracies": [1]}', "no accuracy for each epsilon"),
         ("cost.json", "", "cost.json"),
     ],
 )

@@ -148,7 +148,7 @@ def test_runs_measured_differently_are_neither_averaged_nor_ranked(run_of: Any, 
 
 
 def test_a_run_without_evaluation_cost_or_epochs_is_shown(run_of: Any, parsed: Any) -> None:
-    seen = parsed(run_page([run_of("new", robust=None, metrics=[], cost={})]))
+    seen = parsed(run_page([run_of("new", robust=None, sweep=None, metrics=[], cost={})]))
     assert seen.figures == {}
     (summary, run) = [row for row in seen.rows if row[0] == "new"]
     assert summary[1:] == ["1", "—", "—", "—", "—"]
@@ -186,3 +186,23 @@ def test_pages_do_not_change_their_input_and_repeat_themselves(demo: Any, detail
     assert demo_page(demo, details) == demo_page(demo, details)
     assert run_page(runs) == run_page(runs)
     assert (demo, details, runs) == before
+
+
+def test_sweeps_are_drawn_and_tabled(run_of: Any, parsed: Any) -> None:
+    other = run_of("b", "fgsm-sdi")
+    other["sweep"] = {**other["sweep"], "epsilons": [0.0, 8 / 255], "accuracies": [0.8, 0.5], "warnings": [HOSTILE]}
+    page = run_page([run_of("a"), other, run_of("c", "pgd-at", sweep=None)])
+    seen = parsed(page)
+    lines = {line["name"]: line for line in seen.figures["sweep"]["data"]}
+    assert list(lines) == ["a", "b"]
+    assert lines["a"]["y"] == [0.83, 0.66, 0.48, 0.01]
+    sizes = lines["a"]["marker"]["size"]
+    assert sizes.index(max(sizes)) == 2, "the model's own epsilon stands out"
+    tabled = [row for row in seen.rows if row and row[-1] == "pgd, 1000 images"]
+    assert tabled == [
+        ["a", "83.0", "66.0", "48.0", "1.0", "pgd, 1000 images"],
+        ["b", "80.0", "—", "50.0", "—", "pgd, 1000 images"],
+    ]
+    assert "b, sweep:" in seen.text
+    assert HOSTILE not in page
+    assert "sweep" not in parsed(run_page([run_of("c", sweep=None)])).figures

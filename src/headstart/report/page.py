@@ -17,6 +17,10 @@ _READ_CURVES = (
     "learnt to answer the single step it is trained on, and nothing stronger."
 )
 _READ_COST = "Up and to the left is better: more robustness for less training."
+_READ_SWEEP = (
+    "Large dots: the epsilon a network was trained for. Every curve has to reach zero; one that does not shows attacks "
+    "that fail, not robustness."
+)
 
 
 def demo_page(demo: Record, details: Record) -> str:
@@ -58,6 +62,7 @@ def run_page(runs: list[Record]) -> str:
         _warnings(runs),
         _run_curves(groups),
         _run_cost(groups),
+        _run_sweeps(groups),
         section("Each run" if len(runs) > 1 else "The run", "", tables.runs_table(groups)),
         footer("Settings of every run" if len(runs) > 1 else "Settings", split_settings(runs)[0], measured),
     ]
@@ -165,11 +170,20 @@ def _run_cost(groups: list[Group]) -> str:
     return _cost(points, f"suite {suites.pop()}" if len(suites) == 1 else "each run's own suite", read)
 
 
+def _run_sweeps(groups: list[Group]) -> str:
+    lines = [(run["name"], group.colour, run["sweep"]) for group in groups for run in group.runs if run.get("sweep")]
+    if not lines:
+        return ""
+    figure = f'<div class="card panel">{plots.sweeps(lines, name="sweep")}</div>'
+    return section("Accuracy over epsilon", _READ_SWEEP, figure + tables.sweep_table(lines))
+
+
 def _warnings(runs: list[Record]) -> str:
     items = "".join(
-        f'<p class="warning"><strong>{escape(run["name"])}:</strong> {escape(warning)}</p>'
+        f'<p class="warning"><strong>{escape(run["name"])}{part}:</strong> {escape(warning)}</p>'
         for run in runs
-        for warning in (run["evaluation"] or {}).get("warnings", [])
+        for record, part in ((run["evaluation"], ""), (run.get("sweep"), ", sweep"))
+        for warning in (record or {}).get("warnings", [])
     )
     read = "The evaluation itself found a reason to doubt these numbers."
     return section("Warnings", read, items) if items else ""

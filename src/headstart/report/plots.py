@@ -107,6 +107,25 @@ def cost_against_robustness(points: list[Point], attack: str, name: str) -> str:
     return _html(figure, height=380, name=name, left=62)
 
 
+def sweeps(lines: list[tuple[str, str, Record]], name: str) -> str:
+    """Accuracy over epsilon, one line per run of ``(label, colour, record)``; each run's own epsilon is ringed."""
+    figure = go.Figure()
+    for label, colour, record in lines:
+        sizes, own = record["epsilons"], record.get("epsilon")
+        figure.add_scatter(
+            x=sizes,
+            y=record["accuracies"],
+            mode="lines+markers",
+            name=label,
+            line={"color": colour, "width": 2},
+            marker={"color": colour, "size": [11 if size == own else 5 for size in sizes]},
+            hovertemplate=f"{escape(label)}: %{{y:.1%}} at %{{x:.4f}}<extra></extra>",
+        )
+    figure.update_xaxes(title="epsilon, pixel fraction", rangemode="tozero")
+    figure.update_yaxes(range=[-0.02, 1.02], dtick=0.25, tickformat=".0%")
+    return _html(figure, height=300, name=name)
+
+
 def legend(keys: set[str]) -> str:
     """What the lines of the panels mean, for the curves that are there."""
     items = "".join(

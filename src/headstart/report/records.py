@@ -53,12 +53,13 @@ class Group:
 
 
 def load_run(path: str | Path) -> Record:
-    """Read ``config.yaml``, ``metrics.jsonl``, ``evaluation.json`` and ``cost.json`` of a run directory.
+    """Read ``config.yaml``, ``metrics.jsonl``, ``evaluation.json``, ``sweep.json`` and ``cost.json`` of a run folder.
 
     Only the configuration must be there: a run that was interrupted or not yet evaluated has less to show.
 
     Returns:
-        ``{"name", "config", "metrics", "evaluation", "cost"}``; evaluation is None and cost empty where absent.
+        ``{"name", "config", "metrics", "evaluation", "sweep", "cost"}``; evaluation and sweep are None and cost is
+        empty where absent.
 
     Raises:
         UserError: there is no such directory, it holds no run, or one of its files cannot be read.
@@ -69,12 +70,14 @@ def load_run(path: str | Path) -> Record:
     config = folder / "config.yaml"
     if not config.exists():
         raise UserError(f"{str(folder)!r} is not a run: it has no config.yaml")
-    metrics, evaluation, cost = (folder / name for name in ("metrics.jsonl", "evaluation.json", "cost.json"))
+    metrics, cost = folder / "metrics.jsonl", folder / "cost.json"
+    evaluation, sweep = folder / "evaluation.json", folder / "sweep.json"
     return {
         "name": folder.resolve().name,
         "config": _mapping(config, _text(config)),
         "metrics": _rows(metrics) if metrics.exists() else [],
         "evaluation": _evaluation(evaluation) if evaluation.exists() else None,
+        "sweep": _sweep(sweep) if sweep.exists() else None,
         "cost": _mapping(cost, _text(cost)) if cost.exists() else {},
     }
 
@@ -202,6 +205,14 @@ def _evaluation(path: Path) -> Record:
         if not isinstance(evaluation.get(key), int | float):
             raise UserError(f"broken file {str(path)!r}: no number {key!r}; evaluate the run again")
     return evaluation
+
+
+def _sweep(path: Path) -> Record:
+    sweep = _mapping(path, _text(path))
+    sizes, accuracies = (sweep.get(key) for key in ("epsilons", "accuracies"))
+    if not isinstance(sizes, list) or not isinstance(accuracies, list) or len(sizes) != len(accuracies):
+        raise UserError(f"broken file {str(path)!r}: no accuracy for each epsilon; sweep the run again")
+    return sweep
 
 
 def _rows(path: Path) -> list[Record]:

@@ -157,6 +157,23 @@ def runs_table(groups: list[Group]) -> str:
     return _table(head, rows)
 
 
+def sweep_table(lines: list[tuple[str, str, Record]]) -> str:
+    """Accuracy of each run of ``(label, colour, record)`` at each epsilon that any of them was swept over."""
+    sizes = sorted({size for _, _, record in lines for size in record["epsilons"]})
+    rows = []
+    for label, colour, record in lines:
+        at = dict(zip(record["epsilons"], record["accuracies"], strict=True))
+        attacked = f"{record.get('suite', MISSING)}, {record.get('n', MISSING)} images"
+        cells = [name_cell(label, colour), *(_cell(percent(at.get(size))) for size in sizes)]
+        rows.append("".join([*cells, _cell(escape(attacked), "text")]))
+    head = (
+        f'<tr><th rowspan="2">run</th><th colspan="{len(sizes)}">accuracy at epsilon, %</th>'
+        '<th rowspan="2" class="text">measured by</th></tr>'
+        f"<tr>{''.join(f'<th>{budget(size)}</th>' for size in sizes)}</tr>"
+    )
+    return _table(head, rows)
+
+
 def definitions(values: Mapping[str, Any]) -> str:
     """Names and values as a definition list; nested settings are written ``outer.inner``."""
     items = "".join(f"<dt>{escape(key)}</dt><dd>{escape(_setting(value))}</dd>" for key, value in flat(values).items())
