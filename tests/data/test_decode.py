@@ -116,6 +116,13 @@ def test_large_jpegs_are_decoded_small() -> None:
         assert np.abs(made.astype(int) - resized(picture, 128)).max() <= 8
 
 
+def test_a_picture_that_is_given_stays_as_it_is() -> None:
+    given = Image.open(io.BytesIO(file(photograph(1600, 1200), "JPEG")))  # read when first asked for its pixels
+    once, again = resized(given, 64), resized(given, 64)
+    assert given.size == (1600, 1200)
+    assert np.array_equal(once, again)
+
+
 @pytest.mark.parametrize("size", [(1, 400), (400, 1), (2, 1), (1, 2)])
 def test_slivers(size: tuple[int, int]) -> None:
     assert resized(Image.new("RGB", size, (9, 8, 7)), 6).tolist() == [[[9, 8, 7]] * 6] * 6

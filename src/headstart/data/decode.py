@@ -58,7 +58,7 @@ def resized(encoded: Encoded, size: int, choose: Callable[[int, int], Box] = cen
         width, height = reversed(image.size) if _orientation(image) > 4 else image.size  # turned by a quarter
         left, top, right, bottom = choose(width, height)
         needed = max(size / (right - left), size / (bottom - top))
-        if needed < 1:  # JPEG decodes to 1/2, 1/4 or 1/8 in a fraction of the time; other formats ignore this
+        if needed < 1 and image is not encoded:  # JPEG decodes to 1/2, 1/4 or 1/8 in a fraction of the time
             image.draft(None, (math.ceil(image.width * needed), math.ceil(image.height * needed)))
         upright = _rgb(_upright(image))
         x, y = upright.width / width, upright.height / height
