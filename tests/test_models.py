@@ -14,8 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headstart.core.target import Target, output_layer
+from headstart.data import load as data
+from headstart.engine.train import train
 from headstart.errors import UserError
 from headstart.models import MODELS, build_model, check_network, normalization_of, normalized
+from tests.engine.runs import tiny
 
 RAW: dict[str, Any] = {"mean": None, "std": None}
 NARROW: dict[str, dict[str, Any]] = {
@@ -479,6 +482,15 @@ def test_records_what_the_last_layer_reads(name: str) -> None:
     target(x, batch_norm="eval")
     assert target.features is not None
     torch.testing.assert_close(target.features, network.features(x))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("method", ["fgsm-law", "fgsm-fuap"])
+def test_methods_that_read_features_train_networks_with_other_names(method: str, tmp_path: Path) -> None:
+    """The last layer of a wide network is called fc."""
+    recipe = tiny(method, model="wide-resnet28-10", model_args={"depth": 10, "widen": 1}, max_steps=2, epochs=1)
+    run = train(recipe, tmp_path / "run", data=data("digits", "train").take(slice(0, 200), "some"), progress=False)
+    assert all(p.isfinite().all() for p in run.model.parameters())
+    assert run.cost["updates"] == 2
 
 
 @pytest.mark.parametrize(

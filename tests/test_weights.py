@@ -181,6 +181,25 @@ class Net(nn.Module):
     assert normalization_of(loaded) == {}
 
 
+def test_grey_images_stay_grey_for_a_network_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its first convolution is called."""
+    code = "from torch import nn\ndef build(classes, channels):\n"
+    code += (
+        "    body = nn.Conv2d(channels, 2, 8), nn.Flatten(), nn.Linear(2, classes)\n    return nn.Sequential(*body)\n"
+    )
+    (tmp_path / "net_of_grey.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    grey = ImageSet(pictures(3).images[..., :1], pictures(3).labels, pictures(3).classes, "grey")
+    for channels in (1, 3):
+        told: dict[str, Any] = {"model": "net_of_grey:build", "model_args": {"channels": channels}}
+        network = build_model("net_of_grey:build", 3, args={"channels": channels})
+        path = stored(network.state_dict(), tmp_path)
+        settings: dict[str, Any] = {"suite": "fgsm", "data": grey, "epsilon": 0.1, "progress": False, "device": "cpu"}
+        from_file = evaluate(path, **told, **settings)
+        direct = evaluate("net_of_grey:build", model_args={"channels": channels}, **settings)
+        assert from_file.n == direct.n == 96
+
+
 def test_half_precision_weights_become_fp32(network: nn.Module, tmp_path: Path) -> None:
     halves = {name: t.half() if t.is_floating_point() else t for name, t in network.state_dict().items()}
     loaded = load(stored(halves, tmp_path))
@@ -265,7 +284,7 @@ def without(name: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (without("bn1.b"), r"does not fit the network small \(missing bn1.bias\); is it of another"),
+        (without("bn1.b"), r"does not fit the network small \(missing bn1.bias\); name the network it is of"),
         (without("layer2"), r"\(missing layer2.0.conv1.weight, layer2.0.bn1.weight, \S+ and 12 more\)"),
         (lambda s: s | {"ema": torch.zeros(1)}, r"\(unknown ema\)"),
         (lambda s: s | {"bn1.bias": torch.zeros(5)}, r"\(other shapes bn1.bias \(5,\) for \(4,\)\)"),
@@ -291,7 +310,7 @@ def test_says_what_does_not_fit(network: nn.Module, tmp_path: Path, change: Any,
             "preact-resnet18",
             None,
             3,
-            "does not fit the network preact-resnet18 .* it is of small: name it with --model",
+            "does not fit the network preact-resnet18 .* it is of small",
         ),
         ("resnet81", None, 3, "did you mean 'resnet18'"),
     ],
@@ -416,7 +435,7 @@ def test_a_network_from_python_starts_from_weights(network: nn.Module, weights: 
 
 
 def test_training_from_weights_that_do_not_fit(weights: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"does not fit the network resnet18 .* it is of small: name it with --model"):
+    with pytest.raises(UserError, match=r"does not fit the network resnet18 .* it is of small"):
         start(tmp_path / "run", weights, pictures(3), model="resnet18", model_args={"widths": [4, 4, 4, 4]})
     with pytest.raises(UserError, match="does not exist"):
         start(tmp_path / "run", tmp_path / "nothing.pt", pictures(3))

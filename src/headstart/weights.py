@@ -73,7 +73,8 @@ def load_classifier(
     """
     text = str(source)
     if ":" in text and not text.startswith("hub:") and not Path(source).exists():
-        return Classifier(build_model(text, classes, args=model_args), {})
+        network = build_model(text, classes, args=model_args)
+        return Classifier(network, _channels(network))
     weights = read_weights(source)
     trained = weights.origin.get("model")
     name = model or trained
@@ -87,13 +88,12 @@ def load_classifier(
     args = model_args if model_args is not None else weights.model_args if name == trained else {}
     if "classes" in weights.origin:
         classes = len(json.loads(weights.origin["classes"]))
-    channels = int(weights.origin.get("channels", _channels(weights.tensors)))
-    network = build_model(name, classes, channels, args)
+    network = build_model(name, classes, int(weights.origin.get("channels", _stem_channels(weights.tensors))), args)
     found = load_into(network, weights, name)
     if found.normalization and not {"mean", "std"} & args.keys():
         normalized(network, **found.normalization)
         print(f"{weights.name}: {_say(found.normalization)} becomes the network's first layer", file=sys.stderr)
-    return Classifier(network, {**weights.origin, "channels": str(channels)})
+    return Classifier(network, {**_channels(network), **weights.origin})
 
 
 def start_from(recipe: Recipe, network: nn.Module | None, classes: int, channels: int) -> tuple[Recipe, nn.Module]:
@@ -185,10 +185,16 @@ def _read_plain(path: Path) -> dict[str, Tensor]:
     return content
 
 
-def _channels(tensors: dict[str, Tensor]) -> int:
-    """Channels of the images, by the first convolution; 3 where none has the usual name."""
+def _stem_channels(tensors: dict[str, Tensor]) -> int:
+    """Channels of the images by the first convolution's weights; 3 where none has the usual name."""
     first = min((name for name in tensors if name.endswith("conv1.weight")), key=len, default=None)
     return 3 if first is None else tensors[first].shape[1]
+
+
+def _channels(network: nn.Module) -> dict[str, str]:
+    """Channels of the images by the network's first convolution; nothing where it has none."""
+    first = next((layer for layer in network.modules() if isinstance(layer, nn.Conv2d)), None)
+    return {} if first is None else {"channels": str(first.in_channels)}
 
 
 # -- fitting ---------------------------------------------------------------------------------------------------
@@ -234,8 +240,9 @@ def load_into(network: nn.Module, weights: Weights, name: str, *, new_head: bool
         differ = (f"{s} {tuple(taken[s].shape)} for {tuple(own[s].shape)}" for s in shapes)
         found = (("missing", missing), ("unknown", list(extra)), ("other shapes", list(differ)))
         wrong = "; ".join(f"{kind} {_few(names)}" for kind, names in found if names)
-        other = f"it is of {origin}" if (origin := weights.origin.get("model", name)) != name else "is it of another"
-        raise UserError(f"{weights.name} does not fit the network {name} ({wrong}); {other}: name it with --model")
+        belongs = weights.origin.get("model", name)
+        remedy = f"it is of {belongs}" if belongs != name else "name the network it is of with --model"
+        raise UserError(f"{weights.name} does not fit the network {name} ({wrong}); {remedy}")
     network.load_state_dict(taken, strict=False)
     return Loaded(normalization, old_classes)
 
