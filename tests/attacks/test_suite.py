@@ -394,6 +394,7 @@ def test_warns_of_catastrophic_overfitting() -> None:
         ({"x": torch.zeros(0, 3, 8, 8), "y": torch.zeros(0, dtype=torch.int64)}, "no images"),
         ({"suite": "standart"}, "did you mean 'standard'"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"transfer_from": Linear(10)}, "transfer_from is for suite 'full'; suite 'fgsm' has no transfer attack"),
         ({"model": nn.Identity()}, r"returns \(4, 3, 8, 8\) for 4 images"),
         ({"model": nn.Flatten(0)}, r"returns \(768,\) for 4 images"),
         ({"model": Linear(1)}, "K >= 2"),

@@ -146,13 +146,14 @@ def evaluate_model(
     check_search_precision(search_precision, device)
     size = batch_size or (CUDA_BATCH if device.type == "cuda" else CPU_BATCH)
     plan = Plan(suite, threat, size, seed, search_precision)
-    source = transfer_from if transfer_from is not None and "transfer" in SUITES[suite].attacks else None
+    if transfer_from is not None and "transfer" not in SUITES[suite].attacks:
+        raise UserError(f"transfer_from is for suite 'full'; suite {suite!r} has no transfer attack")
     forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
-    with _ready(model, device), _ready(source, device), forked:
+    with _ready(model, device), _ready(transfer_from, device), forked:
         torch.manual_seed(seed)
         try:
             keep = save_examples is not None
-            run = Run(model, Images(x, y, device), plan, source=source, partial=partial, keep_examples=keep)
+            run = Run(model, Images(x, y, device), plan, source=transfer_from, partial=partial, keep_examples=keep)
             earlier = sum(run.outcome.seconds.values())
             run.attack_all(progress)
         except torch.OutOfMemoryError as error:

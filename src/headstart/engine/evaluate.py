@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from headstart import comm
-from headstart.attacks.masking import warnings_of_overlap
 from headstart.attacks.suite import Evaluation, evaluate_model
 from headstart.config import pixel_fraction
 from headstart.data import Found, ImageSet, find, from_python, in_memory
@@ -73,65 +71,7 @@ def evaluate(
     for path in (partial, save_examples):
         if path is not None:
             check_writable(path)
-    hardware = _launched(pick_device(device), devices)
-    tested = find_subject(
-        source, data=data, image_size=image_size, image_column=image_column, label_column=label_column, n=n,
-        epsilon=epsilon, norm=norm, model=model, model_args=model_args,
-    )  # fmt: skip
-    second = None if transfer_from is None else _network(transfer_from, len(tested.test.classes), tested.test)
-    x, y = tested.test.tensors()
-    evaluation = evaluate_model(
-        tested.network,
-        x,
-        y,
-        tested.threat,
-        suite,
-        batch_size=batch_size,
-        device=hardware,
-        seed=seed,
-        progress=progress,
-        total=tested.total,
-        search_precision=search_precision,
-        transfer_from=second,
-        partial=partial,
-        save_examples=save_examples,
-    )
-    return replace(evaluation, warnings=[*evaluation.warnings, *_copies(tested)])
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is evaluated, and on what.
-
-    Attributes:
-        network: from images (B, C, H, W) in [0, 1] to logits.
-        test: the test images, or the first of them.
-        total: how many there are.
-        threat: the threat model.
-        origin: what the weights say of their training.
-    """
-
-    network: nn.Module
-    test: ImageSet
-    total: int
-    threat: ThreatModel
-    origin: dict[str, str]
-
-
-def find_subject(
-    source: str | Path | nn.Module,
-    *,
-    data: Any = None,
-    image_size: int | None = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
-    n: int | None = None,
-    epsilon: float | str | None = None,
-    norm: str | None = None,
-    model: str | None = None,
-    model_args: dict[str, Any] | None = None,
-) -> Subject:
-    """The network and the test images that the arguments of ``evaluate`` name, which see; errors likewise."""
+    hardware = _launched(_device(device), devices)
     found: Found | None = None
     if data is not None:
         named = isinstance(data, str)
@@ -159,24 +99,28 @@ def find_subject(
     if not isinstance(source, nn.Module):
         trained = len(json.loads(origin.get("classes", "[]")))
         check_network(classifier.network, test.shape, trained or len(test.classes), test.name)
+    second = None if transfer_from is None else _network(transfer_from, len(test.classes), test)
+    x, y = test.tensors()
     network = classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Subject(network, test, len(found), threat, origin)
+    return evaluate_model(
+        network,
+        x,
+        y,
+        threat,
+        suite,
+        batch_size=batch_size,
+        device=hardware,
+        seed=seed,
+        progress=progress,
+        total=len(found),
+        search_precision=search_precision,
+        transfer_from=second,
+        partial=partial,
+        save_examples=save_examples,
+    )
 
 
-def _copies(tested: Subject) -> list[str]:
-    """Warnings of test images that the network was trained on, where the weights name a set that fits the memory."""
-    origin = tested.origin
-    if "data" not in origin or "image_size" in origin:
-        return []
-    try:
-        training = find(origin["data"], "train", origin.get("image_column"), origin.get("label_column"))
-        images, _ = _suited(in_memory(training), origin).tensors()
-    except UserError:  # weights are evaluated on machines that do not have their training images
-        return []
-    return warnings_of_overlap(tested.test.tensors()[0], images)
-
-
-def pick_device(name: str) -> torch.device:
+def _device(name: str) -> torch.device:
     """The device of that name; auto takes CUDA where there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -31,26 +31,33 @@ class Interrupted(Exception):
     """SIGINT or SIGTERM arrived; the state is saved."""
 
 
+def launcher() -> tuple[str, int, int] | None:
+    """torchrun or SLURM with its numbers of processes per node and of nodes, where one started this process."""
+    if TorchElasticEnvironment.detect():
+        world, local = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        return "torchrun", local, world // local
+    if SLURMEnvironment.detect():
+        nodes = int(os.environ.get("SLURM_NNODES", 1))
+        return "SLURM", int(os.environ["SLURM_NTASKS"]) // nodes, nodes
+    return None
+
+
 def launched(recipe: Recipe) -> Recipe:
-    """The recipe with the numbers of processes and nodes of the launcher, torchrun or SLURM, that started this one.
+    """The recipe with the numbers of processes and nodes of the launcher, if there is one.
 
     Raises:
         UserError: the recipe says other numbers.
     """
-    if TorchElasticEnvironment.detect():
-        launcher, world, local = "torchrun", int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = world // local
-    elif SLURMEnvironment.detect():
-        launcher, world, nodes = "SLURM", int(os.environ["SLURM_NTASKS"]), int(os.environ.get("SLURM_NNODES", 1))
-    else:
+    started = launcher()
+    if started is None:
         return recipe
-    said, found = (recipe.devices, recipe.num_nodes), (world // nodes, nodes)
-    if said not in ((1, 1), found):
+    name, devices, nodes = started
+    if (recipe.devices, recipe.num_nodes) not in ((1, 1), (devices, nodes)):
         raise UserError(
-            f"{launcher} started {found[0]} processes on each of {nodes} nodes, but devices is {said[0]} and num_nodes "
-            f"{said[1]}; leave both out"
+            f"{name} started {devices} processes on each of {nodes} nodes, but devices is {recipe.devices} and "
+            f"num_nodes {recipe.num_nodes}; leave both out"
         )
-    return replace(recipe, devices=found[0], num_nodes=nodes)
+    return replace(recipe, devices=devices, num_nodes=nodes)
 
 
 def make_fabric(recipe: Recipe, out: Path) -> Fabric:
