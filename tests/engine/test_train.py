@@ -20,6 +20,7 @@ from headstart.engine import checkpoint, folder
 from headstart.engine import train as engine
 from headstart.engine.checkpoint import load_state
 from headstart.engine.monitor import Monitor, collapsed
+from headstart.engine.record import not_deterministic
 from headstart.engine.train import Trainer, train
 from headstart.errors import UserError
 from headstart.models import build_model
@@ -192,6 +193,33 @@ def test_damaged_checkpoint_is_refused(tmp_path: Path, digits: ImageSet) -> None
         train(tiny(), tmp_path, resume=True, data=digits, progress=False)
 
 
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    uninterrupted: Callable[[str], Path], tmp_path: Path, digits: ImageSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tiny(max_steps=2 * BATCHES), tmp_path, data=digits, progress=False)
+    last, previous = (tmp_path / "checkpoints" / name for name in ("last.pt", "previous.pt"))
+    last.write_bytes(last.read_bytes()[:-2000])
+    previous.rename(tmp_path / "aside.pt")
+    with pytest.raises(UserError, match=r"last\.pt cannot be read"):  # nothing is computed anew in silence
+        train(tiny(), tmp_path, resume=True, data=digits, progress=False)
+    (tmp_path / "aside.pt").rename(previous)
+    train(tiny(), tmp_path, resume=True, data=digits, progress=False)
+    assert "last.pt cannot be read: truncated, or a pickle with code" in (said := capsys.readouterr().err)
+    assert f"going on from {previous}" in said
+    assert records(tmp_path) == records(uninterrupted("fgsm-rs"))
+
+
+def test_a_crash_between_the_two_renames_loses_nothing(
+    uninterrupted: Callable[[str], Path], tmp_path: Path, digits: ImageSet
+) -> None:
+    """The last checkpoint is previous.pt already, the new one is not yet last.pt."""
+    train(tiny(max_steps=2 * BATCHES), tmp_path, data=digits, progress=False)
+    last = tmp_path / "checkpoints" / "last.pt"
+    last.rename(last.with_name("previous.pt"))
+    train(tiny(), tmp_path, resume=True, data=digits, progress=False)
+    assert records(tmp_path) == records(uninterrupted("fgsm-rs"))
+
+
 def test_the_result_holds_the_selected_weights(tmp_path: Path, digits: ImageSet) -> None:
     result = train(tiny(), tmp_path, data=digits, progress=False)
     with safe_open(tmp_path / "model.safetensors", framework="pt") as stored:
@@ -261,6 +289,72 @@ def test_stops_when_training_is_no_longer_finite(
 def test_diverging_at_once_says_that_there_is_no_checkpoint(tmp_path: Path, digits: ImageSet) -> None:
     with pytest.raises(UserError, match=r"no checkpoint exists yet.*lower --lr"):
         train(tiny(lr=1e30, schedule="constant"), tmp_path, data=digits, progress=False)
+
+
+# -- gradient accumulation, determinism ------------------------------------------------------------------------------
+
+
+class Plain(nn.Module):
+    """A network without batch-norm, whose samples therefore do not see each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.linear = nn.Conv2d(1, 4, 3, stride=2), nn.Linear(36, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear(self.conv(x).relu().flatten(1))
+        return logits
+
+
+@pytest.mark.parametrize("parts", [2, 16])
+def test_accumulated_parts_make_the_update_of_the_whole_batch(tmp_path: Path, digits: ImageSet, parts: int) -> None:
+    """Also on the last batch of an epoch: its 44 images make 22 and 22, or fourteen threes and a two."""
+    recipe = tiny("fgsm", lr=0.5)
+    whole = train(recipe, tmp_path / "whole", data=digits, model=Plain(), progress=False)
+    accumulated = engine.replace(recipe, accumulate=parts)
+    split = train(accumulated, tmp_path / "split", data=digits, model=Plain(), progress=False)
+    for one, other in zip(whole.model.parameters(), split.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+    assert split.cost["updates"] == UPDATES
+    assert split.cost["backwards"] == sum(-(-n // -(-n // parts)) for n in (64, 64, 64, 44)) * EPOCHS
+    assert [row["loss"] for row in split.metrics] == pytest.approx([row["loss"] for row in whole.metrics], rel=1e-5)
+
+
+def test_resumes_with_accumulation(tmp_path: Path, digits: ImageSet) -> None:
+    recipe = tiny("fgsm-sdi", accumulate=4)
+    train(recipe, tmp_path / "whole", data=digits, progress=False)
+    train(engine.replace(recipe, max_steps=BATCHES + 1), tmp_path / "run", data=digits, progress=False)
+    train(recipe, tmp_path / "run", resume=True, data=digits, progress=False)
+    assert records(tmp_path / "run") == records(tmp_path / "whole")
+
+
+def test_accumulation_that_cannot_be_is_refused(tmp_path: Path, digits: ImageSet) -> None:
+    with pytest.raises(UserError, match="accumulate is 3; it must divide the 64 samples"):
+        tiny(accumulate=3)
+    with pytest.raises(UserError, match="method free carries its perturbation"):
+        train(tiny("free", accumulate=2), tmp_path, data=digits, progress=False)
+
+
+def test_deterministic_algorithms_only_while_training(tmp_path: Path, digits: ImageSet) -> None:
+    seen = []
+
+    class Spy(Plain):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(torch.are_deterministic_algorithms_enabled())
+            return super().forward(x)
+
+    for wanted in (True, False):
+        seen.clear()
+        train(tiny(deterministic=wanted), tmp_path / str(wanted), data=digits, model=Spy(), progress=False)
+        assert set(seen) == {wanted}
+        assert not torch.are_deterministic_algorithms_enabled()
+        assert json.loads((tmp_path / str(wanted) / "cost.json").read_text())["not_deterministic"] == []
+
+
+def test_what_a_gpu_may_do_otherwise_is_recorded() -> None:
+    assert len(not_deterministic(torch.device("cuda"), deterministic=False)) == 2
+    assert not_deterministic(torch.device("cuda"), deterministic=True) == []
 
 
 # -- a full disk ------------------------------------------------------------------------------------------------------
