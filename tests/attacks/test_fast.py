@@ -125,6 +125,7 @@ def test_no_image_is_classified_twice(network: nn.Module, images: Tensor) -> Non
     twice = remembering(torch.cat([changed, changed]))
     assert torch.equal(twice[:3], twice[3:])
     assert sizes == [40, 1], "only the image of which one bit is another"
+    assert remembering(images[:0]).shape == (0, 10)
 
 
 def test_answers_are_copies_and_old_ones_are_forgotten(network: nn.Module, images: Tensor) -> None:

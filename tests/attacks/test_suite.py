@@ -112,6 +112,13 @@ def test_accounting(seen: dict[str, list[list[int]]]) -> None:
     assert seen["d"] == [[0, 1, 4], [5, 6]], "batches are refilled with what the attack before left"
 
 
+def test_attacks_are_not_called_where_nothing_is_left(seen: dict[str, list[list[int]]]) -> None:
+    y = torch.ones(4, dtype=torch.int64)
+    result = run(SecondPixel(), numbered(4), y, 0.15, "scripted")
+    assert result.attacks == {"a": 0, "b": 0, "c": 0, "d": 0}
+    assert all(batches == [] for batches in seen.values())
+
+
 def test_what_an_attack_returns_is_projected_before_it_counts(seen: dict[str, list[list[int]]]) -> None:
     result = run(SecondPixel(), numbered(6), torch.zeros(6, dtype=torch.int64), 0.05, "scripted")
     assert result.robust == 1.0

@@ -53,7 +53,7 @@ class Remembering:
         """Logits (B, K), of fp32 images (B, C, H, W)."""
         if self.weights is None:
             draw = torch.Generator().manual_seed(0)
-            odd = torch.randint(-(2**62), 2**62, (x[0].numel(),), generator=draw) * 2 + 1
+            odd = torch.randint(-(2**62), 2**62, (x.shape[1:].numel(),), generator=draw) * 2 + 1
             self.weights = odd.to(x.device)
         keys = (x.contiguous().view(torch.int32).flatten(1) * self.weights).sum(1).tolist()
         new = {key: i for i, key in enumerate(keys) if key not in self.rows}

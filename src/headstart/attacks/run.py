@@ -176,7 +176,7 @@ class Run:
         began = time.perf_counter()
         outcome, counts = self.outcome, name in self.names
         found = Round(self._pool(name), outcome.examples.shape if counts and outcome.examples is not None else None)
-        batches = torch.split(found.pool.nonzero().squeeze(1), self.plan.batch_size)
+        batches = found.pool.nonzero().squeeze(1).split(self.plan.batch_size) if found.pool.any() else ()
         mine = range(comm.rank(), len(batches), comm.world_size())
         label, total = name if counts else f"{name} (check)", sum(len(batches[b]) for b in mine)
         display.start(label, total, outcome.bound())
