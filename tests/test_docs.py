@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import re
 import shlex
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import headstart
 from headstart import registry
-from headstart.cli import make_parser
+from headstart.cli import main, make_parser
 from headstart.config import load_recipe
 from headstart.core import Clock, Step, Target
 from headstart.registry import MethodEntry, build_method, methods
@@ -163,6 +164,23 @@ def test_readme_loop() -> None:
     exec(code, names)
     assert torch.isfinite(names["loss"])  # type: ignore[arg-type]
     assert not any(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_your_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The page's network, from its file and from Python; its weights in a plain module."""
+    section = (ROOT / "docs" / "your-own.md").read_text().split("\n## Your own network\n")[1]
+    module, in_python, export = [code for language, code in BLOCK.findall(section) if language == "python"]
+    (tmp_path / "my_net.py").write_text(module)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    command = re.search(r"^headstart (train .* my_net:build .*)$", section, re.M)
+    assert command is not None
+    assert main([*command[1].split(), "--max_steps", "2", "--device", "cpu"]) == 0
+    exec(in_python.replace("epochs=10", "max_steps=2, progress=False, device='cpu'"), {})
+    assert 0 <= float(capsys.readouterr().out.split()[-1]) <= 1
+    exec(export, {})
+    network = importlib.import_module("my_net").Net(10, 24)
+    network.load_state_dict(torch.load("weights.pt", weights_only=True))
 
 
 def test_contributing_python(guides_method: MethodEntry) -> None:
