@@ -176,7 +176,7 @@ class Run:
         began = time.perf_counter()
         outcome, counts = self.outcome, name in self.names
         found = Round(self._pool(name), outcome.examples.shape if counts and outcome.examples is not None else None)
-        batches = found.pool.nonzero().squeeze(1).split(self.plan.batch_size) if found.pool.any() else ()
+        batches = torch.split(found.pool.nonzero().squeeze(1), self.plan.batch_size) if found.pool.any() else ()
         mine = range(comm.rank(), len(batches), comm.world_size())
         label, total = name if counts else f"{name} (check)", sum(len(batches[b]) for b in mine)
         display.start(label, total, outcome.bound())
@@ -213,12 +213,12 @@ def classify_clean(model: nn.Module, images: Images, size: int, keep_examples: b
             raise UserError(f"label {int(y.max())} is outside the model's {classes} classes (0 to {classes - 1})")
         if not bool(logits.isfinite().all()):
             raise UserError("the model's logits of clean images are not all finite; are its weights?")
-        verdicts.append(verdict_of(logits, x, y))
+        verdicts.append(verdict_of(logits, x.cpu() if keep_examples else x.new_empty(0), y))
         saturated.append(cross_entropy(logits.float(), y) == 0)
     right, margin, predicted = (
         torch.cat([getattr(verdict, name) for verdict in verdicts]).cpu() for name in ("right", "margin", "predicted")
     )
-    examples = torch.cat([verdict.images.cpu() for verdict in verdicts]) if keep_examples else None
+    examples = torch.cat([verdict.images for verdict in verdicts]) if keep_examples else None
     evidence = Evidence(classes, clean=right, saturated=torch.cat(saturated).cpu(), robust=right.clone())
     return Outcome(evidence, margin, predicted, examples)
 
