@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from headstart import comm
+from headstart.attacks.masking import warnings_of_overlap
 from headstart.attacks.suite import Evaluation, evaluate_model
 from headstart.config import pixel_fraction
 from headstart.data import Found, ImageSet, find, from_python, in_memory
 from headstart.engine.checkpoint import check_writable
+from headstart.engine.launch import launcher
 from headstart.errors import UserError, unknown
 from headstart.models import check_network
 from headstart.threat import ThreatModel
@@ -54,8 +57,8 @@ def evaluate(
         image_column, label_column: of parquet and hub sets, where they cannot be found.
         epsilon, norm: default what the weights were trained with.
         n: only the first n test images; default all.
-        devices: processes that share the work, each on a device of its own, or on a core; the result is the same.
-            They are further copies of the running command, as in training.
+        devices: processes that share the work, each on a device of its own or on a part of the cores. The result is
+            that of one process with as many threads. They are further copies of the running command, as in training.
         search_precision: fp32, or tf32 or bf16 to let attacks search faster; verdicts stay fp32.
         transfer_from: a second network for suite full: what ``source`` may be, of the same classes.
         partial: file for finished attacks, from which the same call continues after an interruption.
@@ -71,7 +74,65 @@ def evaluate(
     for path in (partial, save_examples):
         if path is not None:
             check_writable(path)
-    hardware = _launched(_device(device), devices)
+    hardware = _launched(pick_device(device), devices)
+    tested = find_subject(
+        source, data=data, image_size=image_size, image_column=image_column, label_column=label_column, n=n,
+        epsilon=epsilon, norm=norm, model=model, model_args=model_args,
+    )  # fmt: skip
+    second = None if transfer_from is None else _network(transfer_from, len(tested.test.classes), tested.test)
+    x, y = tested.test.tensors()
+    evaluation = evaluate_model(
+        tested.network,
+        x,
+        y,
+        tested.threat,
+        suite,
+        batch_size=batch_size,
+        device=hardware,
+        seed=seed,
+        progress=progress,
+        total=tested.total,
+        search_precision=search_precision,
+        transfer_from=second,
+        partial=partial,
+        save_examples=save_examples,
+    )
+    return replace(evaluation, warnings=[*evaluation.warnings, *_copies(tested)])
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated, and on what.
+
+    Attributes:
+        network: from images (B, C, H, W) in [0, 1] to logits.
+        test: the test images, or the first of them.
+        total: how many there are.
+        threat: the threat model.
+        origin: what the weights say of their training.
+    """
+
+    network: nn.Module
+    test: ImageSet
+    total: int
+    threat: ThreatModel
+    origin: dict[str, str]
+
+
+def find_subject(
+    source: str | Path | nn.Module,
+    *,
+    data: Any = None,
+    image_size: int | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    n: int | None = None,
+    epsilon: float | str | None = None,
+    norm: str | None = None,
+    model: str | None = None,
+    model_args: dict[str, Any] | None = None,
+) -> Subject:
+    """The network and the test images that the arguments of ``evaluate`` name, which see; errors likewise."""
     found: Found | None = None
     if data is not None:
         named = isinstance(data, str)
@@ -99,28 +160,24 @@ def evaluate(
     if not isinstance(source, nn.Module):
         trained = len(json.loads(origin.get("classes", "[]")))
         check_network(classifier.network, test.shape, trained or len(test.classes), test.name)
-    second = None if transfer_from is None else _network(transfer_from, len(test.classes), test)
-    x, y = test.tensors()
     network = classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return evaluate_model(
-        network,
-        x,
-        y,
-        threat,
-        suite,
-        batch_size=batch_size,
-        device=hardware,
-        seed=seed,
-        progress=progress,
-        total=len(found),
-        search_precision=search_precision,
-        transfer_from=second,
-        partial=partial,
-        save_examples=save_examples,
-    )
+    return Subject(network, test, len(found), threat, origin)
 
 
-def _device(name: str) -> torch.device:
+def _copies(tested: Subject) -> list[str]:
+    """Warnings of test images that the network was trained on, where the weights name a set that fits the memory."""
+    origin = tested.origin
+    if "data" not in origin or "image_size" in origin:
+        return []
+    try:
+        training = find(origin["data"], "train", origin.get("image_column"), origin.get("label_column"))
+        images, _ = _suited(in_memory(training), origin).tensors()
+    except UserError:  # weights are evaluated on machines that do not have their training images
+        return []
+    return warnings_of_overlap(tested.test.tensors()[0], images)
+
+
+def pick_device(name: str) -> torch.device:
     """The device of that name; auto takes CUDA where there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -134,10 +191,14 @@ def _device(name: str) -> torch.device:
 
 
 def _launched(device: torch.device, devices: int) -> torch.device:
-    """This process's device, once there are as many processes as asked for; those that exist already are enough."""
-    if devices == 1 or comm.world_size() > 1:
+    """This process's device, once there are as many processes as asked for, or as torchrun or SLURM started."""
+    started = launcher()
+    devices, nodes = started[1:] if started else (devices, 1)
+    if devices * nodes == 1 or comm.world_size() > 1:
         return device
-    fabric = Fabric(accelerator=device.type, devices=devices, strategy="ddp")
+    if device.type == "cuda" and devices > torch.cuda.device_count():
+        raise UserError(f"devices is {devices}, but this machine has {torch.cuda.device_count()} CUDA devices")
+    fabric = Fabric(accelerator=device.type, devices=devices, num_nodes=nodes, strategy="ddp")
     fabric.launch()
     return fabric.device
 
