@@ -43,6 +43,14 @@ class Meters:
         """Start anew."""
         self.sums.zero_()
 
+    def state(self) -> Tensor:
+        """The sums over all processes."""
+        return comm.sum_(self.sums.clone())
+
+    def load_state(self, sums: Tensor) -> None:
+        """Go on from ``state``, which the first process takes over for all."""
+        self.sums.copy_(sums if comm.rank() == 0 else torch.zeros_like(sums))
+
 
 class Stopwatch:
     """Seconds by what they were spent on, when the device had caught up."""

@@ -31,7 +31,7 @@ from headstart.engine.optim import make_optimizer, make_schedule
 from headstart.engine.progress import TrainingProgress
 from headstart.engine.record import environment, not_deterministic
 from headstart.errors import UserError
-from headstart.models import build_model, check_network
+from headstart.models import build_model, check_network, normalization_of
 from headstart.registry import build_method
 from headstart.threat import ThreatModel
 from headstart.weights import start_from
@@ -423,7 +423,7 @@ class Trainer:
             "method": self.method.state_dict(),
             "average": self.average.state_dict() if self.average else {},
             "clock": asdict(self.clock),
-            "meters": self.meters.sums,
+            "meters": self.meters.state(),
             "metrics": self.metrics,
             "passes": asdict(self.target.passes),
             "rollbacks": self.rollbacks,
@@ -451,7 +451,7 @@ class Trainer:
             raise UserError(f"{self.folder.last} belongs to another network or method: {reason}") from error
         clock = Clock(**state["clock"])
         self.clock = replace(clock, batch=min(clock.batch, self.loader.batches))  # on other processes an epoch may
-        self.meters.sums.copy_(state["meters"])
+        self.meters.load_state(state["meters"])
         self.metrics, self.rollbacks, self.best = state["metrics"], state["rollbacks"], state["best"]
         self.stopwatch.seconds = state["seconds"]
         self.guard.load_state_dict(state["guard"])
@@ -471,7 +471,7 @@ class Trainer:
         recipe = self.recipe
         return {
             "model": recipe.model,
-            "model_args": json.dumps(recipe.model_args),
+            "model_args": json.dumps({**recipe.model_args, **normalization_of(self.network)}),
             "classes": json.dumps(self.classes),
             "channels": str(self.loader.shape[0]),
             "data": recipe.data,
