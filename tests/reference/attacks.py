@@ -6,6 +6,7 @@ library, so that the two can be compared number by number.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -108,3 +109,78 @@ def constraint_relaxation(
                             work.remove(i)
         promising_before = promising
     return torch.stack([inside(result[i], x[i], epsilon) for i in range(len(x))])
+
+
+def fgsm(net: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> Tensor:
+    """One sign step from the clean image."""
+    steps = [epsilon * cross_entropy_gradient(net, x[i], int(y[i]))[0].sign() for i in range(len(x))]
+    return torch.stack([(x[i] + steps[i]).clamp(0, 1) for i in range(len(x))])
+
+
+def euclidean_pgd(
+    net: nn.Module, x: Tensor, y: Tensor, start: Tensor, epsilon: float, alpha: float, steps: int
+) -> Tensor:
+    """Steps of length ``alpha`` along the gradient, drawn back into the ball; a fooled image stays where it is."""
+    results = []
+    for i in range(len(x)):
+        point = (x[i] + start[i]).clamp(0, 1)
+        for _ in range(steps):
+            grad, logits = cross_entropy_gradient(net, point, int(y[i]))
+            if logits.argmax() != y[i]:
+                break
+            delta = point + alpha * grad / grad.square().sum().sqrt() - x[i]
+            length = delta.square().sum().sqrt()
+            if length > epsilon:
+                delta = delta * epsilon / length
+            point = (x[i] + delta).clamp(0, 1)
+        results.append(point)
+    return torch.stack(results)
+
+
+def auto_pgd(
+    net: nn.Module, x: Tensor, y: Tensor, start: Tensor, epsilon: float, steps: int = 100
+) -> tuple[Tensor, Tensor]:
+    """Auto-PGD on the cross-entropy in the maximum norm (Croce & Hein, 2020), from the directions ``start``.
+
+    Returns:
+        Whether each image was misclassified at any iteration, and the last point at which it was; x where at none.
+    """
+    fooled = torch.zeros(len(x), dtype=torch.bool)
+    x_adv = x.clone()
+    for i in range(len(x)):
+
+        def at(point: Tensor, i: int = i) -> tuple[float, Tensor]:
+            point = point.clone().requires_grad_()
+            logits = net(point[None])
+            loss = F.cross_entropy(logits, y[i : i + 1])
+            (grad,) = torch.autograd.grad(loss, point)
+            if logits.argmax() != y[i]:
+                fooled[i], x_adv[i] = True, point.detach()
+            return loss.item(), grad
+
+        point = (x[i] + epsilon * start[i] / start[i].abs().max()).clamp(0, 1)
+        loss, grad = at(point)
+        best = best_at_check = loss
+        best_point, best_grad = point, grad
+        eta, halved = 2 * epsilon, True
+        losses: list[float] = []
+        previous, window, since = point, 22, 0
+        for k in range(steps):
+            a = 1.0 if k == 0 else 0.75
+            z = inside(point + eta * grad.sign(), x[i], epsilon)
+            momentum, previous = point - previous, point
+            point = inside(point + a * (z - point) + (1 - a) * momentum, x[i], epsilon)
+            loss, grad = at(point)
+            losses.append(loss)
+            if loss > best:
+                best, best_point, best_grad = loss, point, grad
+            since += 1
+            if since == window:
+                recent = [0.0, *losses][-window - 1 :]  # the published code compares the very first loss with zero
+                rises = sum(later > earlier for earlier, later in itertools.pairwise(recent))
+                halve = rises <= 0.75 * window or (not halved and best_at_check >= best)
+                if halve:
+                    eta, point, grad = eta / 2, best_point, best_grad
+                halved, best_at_check = halve, best
+                window, since = max(window - 3, 6), 0
+    return fooled, x_adv
