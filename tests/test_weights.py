@@ -20,7 +20,7 @@ from headstart.data import ImageSet
 from headstart.engine.evaluate import evaluate
 from headstart.engine.train import train
 from headstart.errors import UserError
-from headstart.models import build_model, normalization_of
+from headstart.models import build_model, normalization_of, normalized
 from headstart.weights import load_classifier, read_weights
 from tests.engine.runs import tiny
 
@@ -432,6 +432,11 @@ def test_a_network_from_python_starts_from_weights(network: nn.Module, weights: 
     fields["weights"] = str(stored(state | {"0.mean": torch.tensor(MEAN), "0.std": torch.tensor(STD)}, tmp_path))
     with pytest.raises(UserError, match=r"carries normalisation .*; give a network that has it"):
         train_from_python("digits/fgsm", tmp_path / "other", model=small(), **fields)
+    other = train_from_python("digits/fgsm", tmp_path / "other", model=normalized(small(), MEAN, STD), **fields)
+    again = load_classifier(other.out, model="small", model_args=ARGS).network  # the run says how it normalised
+    assert normalization_of(again)["mean"] == pytest.approx(MEAN)
+    fields["weights"] = str(other.out)
+    train_from_python("digits/fgsm", tmp_path / "third", model=normalized(small(), MEAN, STD), **fields)
 
 
 def test_training_from_weights_that_do_not_fit(weights: Path, tmp_path: Path) -> None:

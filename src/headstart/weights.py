@@ -18,7 +18,7 @@ from headstart import comm
 from headstart.config import Recipe
 from headstart.core.target import output_layer
 from headstart.errors import UserError
-from headstart.models import build_model, normalized
+from headstart.models import build_model, normalization_of, normalized
 
 PLAIN_FORMATS = (".pt", ".pth", ".tar", ".bin", ".ckpt")
 WRAPPER_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
@@ -118,12 +118,12 @@ def start_from(recipe: Recipe, network: nn.Module | None, classes: int, channels
     done = [f"starting from {weights.name}"]
     if found.old_classes is not None:
         done.append(f"a new last layer for {classes} classes (the file has {found.old_classes})")
-    if found.normalization and not {"mean", "std"} & recipe.model_args.keys():
-        if given:
-            raise UserError(
-                f"{weights.name} carries {_say(found.normalization)}; "
-                "give a network that has it: headstart.models.normalized(network, mean, std)"
-            )
+    if given and found.normalization and not _agree(found.normalization, normalization_of(network)):
+        raise UserError(
+            f"{weights.name} carries {_say(found.normalization)}; "
+            "give a network that has it: headstart.models.normalized(network, mean, std)"
+        )
+    if not given and found.normalization and not {"mean", "std"} & recipe.model_args.keys():
         normalized(network, **found.normalization)
         recipe = replace(recipe, model_args={**recipe.model_args, **found.normalization})
         done.append(f"its {_say(found.normalization)} as the network's first layer")
@@ -205,7 +205,7 @@ class Loaded:
     """What a file held beside the weights that a network took.
 
     Attributes:
-        normalization: ``mean`` and ``std`` per channel, or empty.
+        normalization: ``mean`` and ``std`` per channel, as tensors or in what the file says of itself; or empty.
         old_classes: classes of the file's last layer where the network's own stayed as it was.
     """
 
@@ -227,7 +227,7 @@ def load_into(network: nn.Module, weights: Weights, name: str, *, new_head: bool
     prefix = _prefix(weights.tensors, own)
     taken = {mine: weights.tensors[prefix + mine] for mine in own if prefix + mine in weights.tensors}
     extra = {n: t for n, t in weights.tensors.items() if not (n.startswith(prefix) and n[len(prefix) :] in taken)}
-    normalization = _take_normalization(extra)
+    normalization = _take_normalization(extra) or {k: v for k, v in weights.model_args.items() if k in ("mean", "std")}
     missing = [mine for mine in own if mine not in taken and not mine.endswith("num_batches_tracked")]
     shapes = [mine for mine, t in taken.items() if t.shape != own[mine].shape]
     old_classes = _other_classes(network, taken, shapes)
@@ -282,6 +282,11 @@ def _other_classes(network: nn.Module, taken: dict[str, Tensor], shapes: list[st
 
 def _few(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _agree(one: dict[str, list[float]], other: dict[str, list[float]]) -> bool:
+    """Whether two normalisations are the same up to rounding."""
+    return one.keys() == other.keys() and all(torch.allclose(torch.tensor(one[k]), torch.tensor(other[k])) for k in one)
 
 
 def _say(normalization: dict[str, list[float]]) -> str:
