@@ -18,6 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from headstart.core import Clock, Passes, Step, Target, TaskInfo
 from headstart.core.method import GraphKey
+from headstart.core.target import output_layer
 from headstart.engine.graphs import GraphedUpdates
 from headstart.methods.fgsm_sdi import GeneratorInit
 from headstart.models import build_model
@@ -40,7 +41,7 @@ Update = Callable[[int], Any]  # called with the index of the update
 
 @dataclass(frozen=True)
 class Workload:
-    """A network and a batch of CIFAR-10's shape, random but fixed."""
+    """A network and a batch of CIFAR-10's shape or of larger images, random but fixed."""
 
     device: torch.device
     model: str = "resnet18"
@@ -48,10 +49,11 @@ class Workload:
     bf16: bool = False
     compiled: bool = False
     graphs: bool = False
+    size: int = 32
 
     def batch(self) -> tuple[Tensor, Tensor]:
         draw = torch.Generator().manual_seed(0)
-        x = torch.rand(self.batch_size, 3, 32, 32, generator=draw)
+        x = torch.rand(self.batch_size, 3, self.size, self.size, generator=draw)
         y = torch.randint(0, 10, (self.batch_size,), generator=draw)
         return x.to(self.device, memory_format=torch.channels_last), y.to(self.device)
 
@@ -71,13 +73,13 @@ class MethodStep:
         self.x, self.y = workload.batch()
         info = TaskInfo(
             10,
-            (3, 32, 32),
+            (3, workload.size, workload.size),
             self.threat,
             samples=50_000,
             batch_size=workload.batch_size,
             updates=EPOCHS * BATCHES,
             epochs=EPOCHS,
-            features=self.target.module.linear.in_features,
+            features=output[1].in_features if (output := output_layer(self.target.module)) else 0,
         )
         self.method = build_method(name, info, settings or {}).to(workload.device, memory_format=torch.channels_last)
         self.optimizer = sgd(self.target.module.parameters())

@@ -1,0 +1,31 @@
+"""The command line starts without the libraries that only work needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "lightning_fabric", "datasets", "sklearn", "plotly", "pyarrow", "pandas")
+REPORT = """
+import sys
+from headstart.cli import main
+try:
+    code = main({arguments!r})
+except SystemExit as stop:
+    code = stop.code
+print("loaded:", [name for name in {heavy!r} if name in sys.modules])
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["train", "--help"], ["evaluate", "--help"]], ids=" ".join
+)
+def test_help_loads_no_heavy_library(arguments: list[str]) -> None:
+    script = REPORT.format(arguments=arguments, heavy=HEAVY)
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert len(run.stdout.splitlines()) > 1, "nothing but our own line was printed"
+    assert run.stdout.splitlines()[-1] == "loaded: []"
