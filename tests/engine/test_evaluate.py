@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from headstart.data import ImageSet
+from headstart.data import ImageSet, load
 from headstart.engine.evaluate import evaluate
 from headstart.errors import UserError
 from headstart.models import build_model
@@ -69,6 +69,23 @@ def test_labels_decide(network: nn.Module, weights: Path) -> None:
     wrong = ImageSet(data.images, (answers + 1) % 3, data.classes, data.name)
     assert measured(weights, right).clean == 1
     assert measured(weights, wrong).clean == 0
+
+
+def test_test_images_that_the_network_was_trained_on_are_noticed(tmp_path: Path) -> None:
+    grey = build_model("small", 10, 1, ARGS)
+    digits = {**ORIGIN, "data": "digits", "channels": "1", "classes": json.dumps([str(k) for k in range(10)])}
+    source = stored(grey.state_dict(), tmp_path / "digits.safetensors", digits)
+    test, training = load("digits", "test"), load("digits", "train")
+    honest = evaluate(source, suite="fgsm", n=20, progress=False)
+    assert not any("copies" in warning for warning in honest.warnings)
+    mixed = ImageSet(
+        torch.cat([test.images[:17], training.images[:3]]),
+        torch.cat([test.labels[:17], training.labels[:3]]),
+        test.classes,
+        "mixed",
+    )
+    found = measured(source, mixed).warnings[-1]
+    assert "3 of 20 test images are exact copies of training images (rows 17, 18, 19)" in found
 
 
 @pytest.mark.parametrize(("classes", "names"), [(2, "abc"), (5, "abcde"), (4, "0123")])

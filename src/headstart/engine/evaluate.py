@@ -97,7 +97,7 @@ def evaluate(
         partial=partial,
         save_examples=save_examples,
     )
-    return replace(evaluation, warnings=[*evaluation.warnings, *_copies(tested)])
+    return replace(evaluation, warnings=[*evaluation.warnings, *_copies(tested, data)])
 
 
 @dataclass(frozen=True)
@@ -164,10 +164,16 @@ def find_subject(
     return Subject(network, test, len(found), threat, origin)
 
 
-def _copies(tested: Subject) -> list[str]:
-    """Warnings of test images that the network was trained on, where the weights name a set that fits the memory."""
+def _copies(tested: Subject, data: Any) -> list[str]:
+    """Warnings of test images that the network was trained on.
+
+    Only where the weights name a set that fits the memory, and one that is at hand: the one that the test images
+    belong to, or files of this machine. Nothing is downloaded for this.
+    """
     origin = tested.origin
     if "data" not in origin or "image_size" in origin:
+        return []
+    if not (data is None or data == origin["data"] or origin["data"].startswith(("digits", "parquet:", "folder:"))):
         return []
     try:
         training = find(origin["data"], "train", origin.get("image_column"), origin.get("label_column"))

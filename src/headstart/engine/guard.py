@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from headstart import comm
+from headstart.attacks.masking import COLLAPSE_RATIO
 from headstart.config import Recipe
 from headstart.core import Clock
-from headstart.engine.monitor import COLLAPSE_RATIO, collapsed
+from headstart.engine.monitor import collapsed
 
 # A state is worth going back to while PGD keeps this share of the FGSM accuracy. Between that and a collapse nothing
 # is kept: a network on its way down must not become the one to return to.

@@ -7,13 +7,10 @@ from torch import Tensor, nn
 
 from headstart import comm
 from headstart.attacks.fgsm import fgsm
+from headstart.attacks.masking import COLLAPSE_GAP, COLLAPSE_RATIO
 from headstart.attacks.pgd import pgd
 from headstart.data.images import ImageSet
 from headstart.threat import ThreatModel
-
-# Catastrophic overfitting is the gap itself: PGD keeps less than this share of the FGSM accuracy, and the two are so
-# many points apart. A fall from the best so far would miss runs that never were robust, and mistake divergence.
-COLLAPSE_RATIO, COLLAPSE_GAP = 1 / 3, 0.15
 
 
 class Monitor:
