@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config, self.rows = path / "config.yaml", path / "metrics.jsonl"
+        self._config_part = path / "config.yaml.part"
         self.checkpoints = path / "checkpoints"
         self.last, self.previous = self.checkpoints / "last.pt", self.checkpoints / "previous.pt"
         self.best = self.checkpoints / "best.safetensors"
@@ -49,7 +51,7 @@ class RunFolder:
         """
         out = self.path
         if not self.config.exists():
-            if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            if out.exists() and (not out.is_dir() or any(path != self._config_part for path in out.iterdir())):
                 raise UserError(f"{out} exists and is not a run; choose another --out")
             return
         if not resume:
@@ -64,7 +66,8 @@ class RunFolder:
         if comm.rank() == 0:
             self.path.mkdir(parents=True, exist_ok=True)
             self.rows.unlink(missing_ok=True)  # of a run that ended before its first checkpoint
-            save_recipe(recipe, self.config)
+            save_recipe(recipe, self._config_part)
+            os.replace(self._config_part, self.config)
 
     def write_rows(self, rows: list[dict[str, Any]]) -> None:
         """Make metrics.jsonl these rows; those written after the checkpoint are written anew."""
