@@ -47,16 +47,22 @@ class HostSynchronisation(AssertionError):
     """An operation had to wait for the device."""
 
 
-# Reading a scalar; sizes that depend on values; a tensor built from Python numbers, which is copied to the device.
+# Reading a scalar; sizes that depend on values; decompositions that look whether they succeeded; a tensor built from
+# Python numbers, which is copied to the device.
 WAITING = {
+    aten._linalg_check_errors,
+    aten._linalg_svd,
     aten._local_scalar_dense,
+    aten.bincount,
     aten.equal,
     aten.is_nonzero,
     aten.item,
     aten.lift_fresh,
     aten.masked_select,
     aten.nonzero,
+    aten.repeat_interleave,
     aten.unique_consecutive,
+    aten.unique_dim,
     aten._unique2,
 }
 READING = ("__array__", "__bool__", "__float__", "__index__", "__int__", "cpu", "item", "numpy", "tolist")
@@ -97,9 +103,17 @@ def no_host_synchronisation() -> Iterator[None]:
         return hook
 
     hooks = [register_optimizer_step_pre_hook(pause(True)), register_optimizer_step_post_hook(pause(False))]
-    own = {name: Tensor.__dict__.get(name) for name in READING}
+
+    def moving(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if any(isinstance(to, str) and to.startswith("cpu") for to in (*args, *kwargs.values())):
+            raise HostSynchronisation("Tensor.to")
+        return to_method(self, *args, **kwargs)
+
+    to_method = Tensor.to
+    own = {name: Tensor.__dict__.get(name) for name in (*READING, "to")}
     for name in READING:
         setattr(Tensor, name, refusing(name, getattr(Tensor, name)))
+    Tensor.to = moving  # type: ignore[method-assign,assignment]
     try:
         with mode:
             yield

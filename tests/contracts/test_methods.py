@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from headstart.core import Passes, Step, Target
+from headstart.data import Batch, ImageSet
+from headstart.engine.train import Trainer, TrainResult, train
 from headstart.registry import methods
 from headstart.threat import ThreatModel
 from tests.contracts.conftest import build
 from tests.contracts.expectations import EXPECTED, Expected
 from tests.contracts.observers import ConvolutionCounter, HostSynchronisation, no_host_synchronisation
+from tests.engine.runs import BATCHES, tiny
 from tests.helpers import THREAT, batches, clocks, run_method, sgd, tiny_net, update
 
 PER_EPOCH = 4
@@ -123,30 +127,52 @@ def test_saved_state_continues_as_if_uninterrupted(name: str, tmp_path: Path) ->
     assert_identical(method, other_method)
 
 
-def test_update_never_waits_for_the_device(name: str) -> None:
-    net = tiny_net()
-    method, target, optimizer = build(name), Target(net), sgd(net)
-    data = SECOND_EPOCH
-    with no_host_synchronisation():
-        for batch, clock in zip(data, clocks(len(data), PER_EPOCH, method.replays), strict=True):
-            for _ in range(method.replays):
-                update(method, target, optimizer, batch, THREAT, clock)
+@pytest.fixture
+def trained(
+    name: str, expects: Expected, digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., TrainResult]:
+    """Trains by the engine for two short epochs, whose updates run inside what ``watch`` makes.
+
+    With all that an update may have: schedule, clipping, averaging, meters.
+    """
+
+    def train_watched(watch: Callable[[], AbstractContextManager[None]], **changes: Any) -> TrainResult:
+        update = Trainer.update
+
+        def watched(trainer: Trainer, batch: Batch) -> None:
+            with watch():
+                update(trainer, batch)
+
+        monkeypatch.setattr(Trainer, "update", watched)
+        recipe = tiny(name, epochs=2, method_args=expects.settings, average=0.9, clip_gradient=1.0, **changes)
+        return train(recipe, tmp_path / "run", data=digits, progress=False)
+
+    return train_watched
+
+
+def test_update_never_waits_for_the_device(expects: Expected, trained: Callable[..., TrainResult]) -> None:
+    result = trained(no_host_synchronisation, device="cpu")
+    assert result.cost["updates"] == 2 * BATCHES * expects.settings.get("replays", 1)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_update_never_waits_for_the_gpu(name: str) -> None:
-    net = tiny_net().cuda()
-    method, target, optimizer = build(name).cuda(), Target(net), sgd(net)
-    data = [tuple(tensor.cuda() for tensor in batch) for batch in SECOND_EPOCH]
-    for i, (batch, clock) in enumerate(zip(data, clocks(len(data), PER_EPOCH, method.replays), strict=True)):
-        # Not on the first batch of all: libraries set themselves up there.
-        torch.cuda.set_sync_debug_mode("error" if i else "default")
+def test_update_never_waits_for_the_gpu(trained: Callable[..., TrainResult]) -> None:
+    calls = 0
+
+    @contextmanager
+    def debugging() -> Iterator[None]:
+        nonlocal calls
+        # Not in the first update of all: libraries set themselves up there.
+        torch.cuda.set_sync_debug_mode("error" if calls else "default")
+        calls += 1
         try:
-            for _ in range(method.replays):
-                update(method, target, optimizer, batch, THREAT, clock)
+            yield
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+    trained(debugging, device="cuda", cuda_graphs=False)
+    assert calls >= 2 * BATCHES
 
 
 @pytest.mark.parametrize(
@@ -157,10 +183,16 @@ def test_update_never_waits_for_the_gpu(name: str) -> None:
         lambda t: float(t),
         lambda t: t.tolist(),
         lambda t: t.cpu(),
+        lambda t: t.to("cpu"),
+        lambda t: t.to(device="cpu", dtype=torch.float64),
         lambda t: t.numpy(),
         lambda t: (t > 0).nonzero(),
         lambda t: t[None][(t > 0)[None]],
         lambda t: t.reshape(1).index_put((torch.ones(1, dtype=torch.bool),), t),
+        lambda t: t.repeat_interleave(torch.ones(1, dtype=torch.int64)),
+        lambda t: t.reshape(1).long().bincount(),
+        lambda t: torch.linalg.svd(t.reshape(1, 1)),
+        lambda t: torch.linalg.cholesky(t.reshape(1, 1)),
         lambda t: t + torch.tensor(1.0),
         lambda t: max(t, t),
     ],

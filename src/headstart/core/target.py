@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch._functorch.config
@@ -104,7 +104,7 @@ class Target:
             The gradient (B, C, H, W), and the logits (B, K), detached unless ``keep`` or ``create``.
         """
         reused = keep or create
-        network = self.module if create else self._fast  # compiled networks refuse double backward
+        network = self._twice_differentiable if create else self._fast
         with self._frozen(not reused), torch.enable_grad():
             point = point.detach().requires_grad_()
             logits = self._forward(network, point, batch_norm or self.ascent_batch_norm)
@@ -155,6 +155,22 @@ class Target:
             raise UserError("this method reads penultimate features; the network needs a linear layer at its end")
         found[1].register_forward_pre_hook(lambda _, inputs: setattr(self, "features", inputs[0]))
         self._recording = True
+
+    def _twice_differentiable(self, x: Tensor) -> Tensor:
+        """The network, uncompiled where a compiled one is in use, since that refuses a double backward.
+
+        Uncompiled batch-norm keeps its running statistics for such a backward, and compiled passes after this one
+        move them in a way that autograd notices: there they are copied, and written back.
+        """
+        if self._fast is self.module:
+            return cast(Tensor, self.module(x))
+        live = dict(self.module.named_buffers())
+        copies = {name: buffer.clone() for name, buffer in live.items()}
+        logits = torch.func.functional_call(self.module, copies, x)
+        with torch.no_grad():
+            for name, buffer in live.items():
+                buffer.copy_(copies[name])
+        return cast(Tensor, logits)
 
     def _forward(self, network: Callable[[Tensor], Tensor], x: Tensor, batch_norm: BatchNormMode) -> Tensor:
         training = batch_norm != "eval"

@@ -135,7 +135,8 @@ class Trainer:
         self.optimizer = make_optimizer(recipe, self.network)
         self.schedule = make_schedule(recipe, self.optimizer, self.clock.updates, per_epoch)
         self.average = WeightAverage(self.network, recipe.average) if recipe.average else None
-        fast = cast(nn.Module, torch.compile(self.network)) if recipe.compile else None
+        # Static: a smaller last batch would otherwise make a slower network for every size, and compile it late.
+        fast = cast(nn.Module, torch.compile(self.network, dynamic=False)) if recipe.compile else None
         self.synchronised = fabric.setup_module(fast if fast is not None else self.network) if world > 1 else None
         self.target = Target(
             self.network,
