@@ -96,7 +96,8 @@ class RunFolder:
             try:
                 return load_state(path)
             except UserError as error:
-                print(f"headstart: {error}; going on from {self.previous}", file=sys.stderr)
+                if comm.rank() == 0:
+                    print(f"headstart: {error}; going on from {self.previous}", file=sys.stderr)
         return load_state(found[-1]) if found else None
 
     def keep_epoch(self, state: dict[str, Any], epoch: int, keep: int) -> None:
