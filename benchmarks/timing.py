@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -186,7 +186,7 @@ def literal_step(workload: Workload, name: str) -> Update:
     """An update of a literal published loop: fp32, contiguous layout, all its redundant work included."""
     if name == "fgsm-sdi":
         return literal_sdi_step(workload)
-    network = _plain_network(workload)
+    network = plain_network(workload)
     optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9, weight_decay=5e-4)
     x, y = (t.contiguous() for t in workload.batch())
     return lambda _: LITERAL[name](network, optimizer, x.clone(), y, EPSILON)
@@ -194,14 +194,15 @@ def literal_step(workload: Workload, name: str) -> Update:
 
 def literal_sdi_step(workload: Workload) -> Update:
     """An update of the literal published FGSM-SDI loop."""
-    network = _plain_network(workload)
+    network = plain_network(workload)
     generator = literal.LiteralGenerator().to(workload.device)
     loop = literal.LiteralSDI(network, generator, epsilon=EPSILON, classes=10, every=INTERVAL)
     x, y = (t.contiguous() for t in workload.batch())
     return lambda update: loop.step(x.clone(), y, update)
 
 
-def _plain_network(workload: Workload) -> torch.nn.Module:
+def plain_network(workload: Workload) -> torch.nn.Module:
+    """The network as anyone has it: fp32, contiguous layout."""
     torch.manual_seed(0)
     return build_model(workload.model, 10).to(workload.device)
 
@@ -273,11 +274,11 @@ def in_turns(steps: dict[str, Update], rounds: int, device: torch.device, warm_u
     Whatever else the machine does hits all alike.
     """
     times: dict[tuple[str, int], list[float]] = {(name, update): [] for name in steps for update in SHARES}
-    with _side_stream(device):
+    with side_stream(device):
         for r in range(warm_up + rounds):
             for name, step in steps.items():
                 for update in SHARES:
-                    seconds = _mean_seconds(step, [update], device)
+                    seconds = mean_seconds(step, [update], device)
                     if r >= warm_up:
                         times[name, update].append(seconds)
     return {
@@ -291,12 +292,12 @@ def devices_time(step: Update, device: torch.device, updates: int) -> tuple[floa
     On CUDA the warm-up covers several of FGSM-SDI's intervals, so that every kind of update is recorded where graphs
     are.
     """
-    with _side_stream(device):
+    with side_stream(device):
         warm_up = [k for k in range(5 * INTERVAL) if k % INTERVAL < 5] if device.type == "cuda" else range(2)
-        _mean_seconds(step, warm_up, device)
+        mean_seconds(step, warm_up, device)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        seconds = _mean_seconds(step, range(updates), device)
+        seconds = mean_seconds(step, range(updates), device)
     return seconds, torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
 
 
@@ -325,7 +326,8 @@ def peak_bytes(step: Update, device: torch.device) -> int:
     return peak
 
 
-def _mean_seconds(step: Update, updates: Any, device: torch.device) -> float:
+def mean_seconds(step: Update, updates: Sequence[int], device: torch.device) -> float:
+    """Seconds per call of a step, called with each of ``updates``; the device has finished at the end."""
     began = time.perf_counter()
     for update in updates:
         step(update)
@@ -335,7 +337,7 @@ def _mean_seconds(step: Update, updates: Any, device: torch.device) -> float:
 
 
 @contextmanager
-def _side_stream(device: torch.device) -> Iterator[None]:
+def side_stream(device: torch.device) -> Iterator[None]:
     """All of it off the default stream, as in the engine, because CUDA graphs are recorded there."""
     with torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext():
         yield
