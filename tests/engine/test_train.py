@@ -393,7 +393,7 @@ def fail_to_save(patch: pytest.MonkeyPatch, where: str, succeed: int) -> None:
     ("where", "succeed", "kept"),
     [
         ("state", 1, BATCHES),
-        ("rename", 2, BATCHES),  # the first epoch's best.safetensors and last.pt
+        ("rename", 3, BATCHES),  # config.yaml, the first epoch's best.safetensors and last.pt
         ("metrics.jsonl", 1, BATCHES),
         ("weights", 0, None),
         ("model-last.safetensors", 0, UPDATES),
