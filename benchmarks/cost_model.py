@@ -193,7 +193,7 @@ def decode_rate(images: int = 40) -> dict[str, float]:
     layers = [noise.normal(0, 30, (375 // s + 1, 500 // s + 1, 3)) / (1 if s > 1 else 4) for s in (64, 16, 4, 1)]
     grown = [np.kron(layer, np.ones((s, s, 1)))[:375, :500] for layer, s in zip(layers, (64, 16, 4, 1), strict=True)]
     file = io.BytesIO()
-    Image.fromarray((128 + sum(grown)).clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=85)
+    Image.fromarray((128 + sum(grown)).clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=92)
     draw = random.Random(0)
     began = time.process_time()
     for _ in range(images):
