@@ -37,6 +37,7 @@ EXTRA_PASSES = {name: Passes(forwards=2, backwards=2) for name in ("elle", "elle
 DOUBLE_BACKWARDS = {"fgsm-ga", "fast-bat"}  # one of their backwards goes through an input gradient
 
 Update = Callable[[int], Any]  # called with the index of the update
+Clockwork = Callable[[], float]  # seconds since some moment
 
 
 @dataclass(frozen=True)
@@ -268,7 +269,9 @@ def pass_times(workload: Workload, repeats: int = 10) -> dict[str, float]:
 # -- clocks ------------------------------------------------------------------------------------------------------
 
 
-def in_turns(steps: dict[str, Update], rounds: int, device: torch.device, warm_up: int = 1) -> dict[str, float]:
+def in_turns(
+    steps: dict[str, Update], rounds: int, device: torch.device, warm_up: int = 1, clock: Clockwork = time.perf_counter
+) -> dict[str, float]:
     """Seconds per update of each step, over an interval: medians of ``rounds`` rounds in which all take turns.
 
     Whatever else the machine does hits all alike.
@@ -278,7 +281,7 @@ def in_turns(steps: dict[str, Update], rounds: int, device: torch.device, warm_u
         for r in range(warm_up + rounds):
             for name, step in steps.items():
                 for update in SHARES:
-                    seconds = mean_seconds(step, [update], device)
+                    seconds = mean_seconds(step, [update], device, clock)
                     if r >= warm_up:
                         times[name, update].append(seconds)
     return {
@@ -326,14 +329,16 @@ def peak_bytes(step: Update, device: torch.device) -> int:
     return peak
 
 
-def mean_seconds(step: Update, updates: Sequence[int], device: torch.device) -> float:
+def mean_seconds(
+    step: Update, updates: Sequence[int], device: torch.device, clock: Clockwork = time.perf_counter
+) -> float:
     """Seconds per call of a step, called with each of ``updates``; the device has finished at the end."""
-    began = time.perf_counter()
+    began = clock()
     for update in updates:
         step(update)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return (time.perf_counter() - began) / len(updates)
+    return (clock() - began) / len(updates)
 
 
 @contextmanager

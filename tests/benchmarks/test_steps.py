@@ -10,7 +10,7 @@ import pytest
 import torch
 from benchmarks.timing import MethodStep, Workload, in_turns, pass_seconds, peak_bytes
 
-from benchmarks import steps, timing
+from benchmarks import steps
 
 CPU = torch.device("cpu")
 
@@ -37,6 +37,7 @@ def test_record_grows_row_by_row(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert 0 < sdi["generator_share"] < 1
     assert sdi["state_bytes"] > 4 * 79_173  # the generator's weights
     rows = call(out, "--precisions", "fp32", "bf16", "--only", "fgsm-sdi", "standard")
+    assert sdi["clock"] == "wall"
     assert sdi in rows, "a row that the record had was measured anew"
     assert {(row["precision"], row["method"]) for row in rows} == {
         (precision, method) for precision in ("fp32", "bf16") for method in ("fgsm-sdi", "standard")
@@ -109,18 +110,17 @@ def test_prices_of_passes() -> None:
     }
 
 
-def test_an_interval_weighs_its_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interval_weighs_its_updates() -> None:
     """One update of twenty has the rare work; the first round warms up."""
-    clock = {"now": 0.0}
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock["now"])
-    calls = []
+    now, calls = 0.0, []
 
     def step(update: int) -> None:
+        nonlocal now
         calls.append(update)
         slow = 100.0 if len(calls) <= 3 else 1.0
-        clock["now"] += slow * {0: 41.0, 1: 1.0, 2: 2.0}[update]
+        now += slow * {0: 41.0, 1: 1.0, 2: 2.0}[update]
 
-    seconds = in_turns({"step": step}, rounds=3, device=CPU)
+    seconds = in_turns({"step": step}, rounds=3, device=CPU, clock=lambda: now)
     assert seconds["step"] == pytest.approx((41 + 10 * 1 + 9 * 2) / 20)
 
 
