@@ -34,9 +34,9 @@ from headstart.config import load_recipe
 from headstart.data import load
 from headstart.engine.evaluate import evaluate
 from headstart.engine.launch import Interrupted
-from headstart.engine.record import environment
 from headstart.engine.train import train
 from headstart.models.generator import Generator
+from headstart.record import environment
 from headstart.registry import methods
 from headstart.threat import LInf
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from headstart.api import evaluate, train
 from headstart.engine.checkpoint import load_state
-from headstart.engine.record import environment
+from headstart.record import environment
 
 RECIPE = "digits/fgsm"
 

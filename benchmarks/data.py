@@ -32,9 +32,9 @@ from headstart.config import Recipe
 from headstart.data import Batch, load_parts
 from headstart.engine.folder import RunFolder
 from headstart.engine.launch import make_fabric
-from headstart.engine.record import environment
 from headstart.engine.train import Trainer
 from headstart.models import build_model
+from headstart.record import environment
 
 START = """
 import time

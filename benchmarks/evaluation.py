@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from headstart.attacks.suite import evaluate_model
 from headstart.config import load_recipe
 from headstart.data import load
-from headstart.engine.record import environment
 from headstart.engine.train import train
+from headstart.record import environment
 from headstart.threat import ThreatModel
 from headstart.weights import load_classifier
 

@@ -33,12 +33,11 @@ import torch
 from safetensors.numpy import load_file
 
 from headstart.api import train
-from headstart.engine import checkpoint
 from headstart.engine.folder import RunFolder
 from headstart.engine.launch import Interrupted
-from headstart.engine.record import environment
 from headstart.engine.train import Trainer
 from headstart.errors import UserError
+from headstart.record import environment
 
 CHECKPOINT_EVERY = 5
 SMALLER_THAN_A_CHECKPOINT = 20_000  # bytes
@@ -177,7 +176,7 @@ def inflict(strike: dict[str, Any], note: Callable[[], None]) -> None:
 
 def arm_saves(strike: dict[str, Any], note: Callable[[], None]) -> None:
     """Kill in a random checkpoint: with half of it written, or before one of its two renames."""
-    save, rename = checkpoint.torch.save, os.replace
+    save, rename = torch.save, os.replace
     due = 1 + int(strike["share"] * (strike["updates"] // CHECKPOINT_EVERY))
     saves, renames = 0, 0
 
@@ -202,8 +201,8 @@ def arm_saves(strike: dict[str, Any], note: Callable[[], None]) -> None:
             die()
         rename(old, new)
 
-    checkpoint.torch.save = half_a_save  # type: ignore[assignment]
-    checkpoint.os.replace = no_rename  # type: ignore[assignment]
+    torch.save = half_a_save  # type: ignore[assignment]
+    os.replace = no_rename  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

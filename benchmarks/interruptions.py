@@ -24,7 +24,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from headstart.attacks.suite import PER_IMAGE
-from headstart.engine.record import environment
+from headstart.record import environment
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 

@@ -13,9 +13,9 @@ from typing import Any
 from rich.console import Console
 
 from headstart.config import Recipe, load_recipe
-from headstart.engine.checkpoint import write_text
 from headstart.engine.evaluate import evaluate
 from headstart.engine.train import train
+from headstart.files import write_text
 
 COLUMNS = ("clean", "fgsm", "pgd-20", "robust", "cpu_seconds", "seconds")
 PASSES = ("forwards", "input_gradients", "backwards")

@@ -203,8 +203,8 @@ def _evaluate_parser(sub: ArgumentParser) -> None:
 
 def _evaluate(options: Namespace) -> int:
     from headstart import comm
-    from headstart.engine.checkpoint import check_writable, write_text
     from headstart.engine.evaluate import evaluate
+    from headstart.files import check_writable, write_text
 
     settings = {k: v for k, v in options.as_dict().items() if k not in ("source", "out")}
     out = options.out
@@ -243,8 +243,8 @@ def _sweep_parser(sub: ArgumentParser) -> None:
 
 
 def _sweep(options: Namespace) -> int:
-    from headstart.engine.checkpoint import write_text
     from headstart.engine.sweep import sweep
+    from headstart.files import write_text
 
     settings = {k: v for k, v in options.as_dict().items() if k not in ("source", "out")}
     record = sweep(options.source, **settings).to_json()
@@ -275,7 +275,7 @@ def _compare_parser(sub: ArgumentParser) -> None:
 
 def _compare(options: Namespace) -> int:
     from headstart.compare import compare
-    from headstart.engine.checkpoint import write_text
+    from headstart.files import write_text
 
     settings = {k: v for k, v in options.as_dict().items() if k not in ("a", "b", "out")}
     compared = compare(options.a, options.b, **settings)
@@ -329,7 +329,7 @@ def _report_parser(sub: ArgumentParser) -> None:
 
 
 def _report(options: Namespace) -> int:
-    from headstart.engine.checkpoint import write_text
+    from headstart.files import write_text
     from headstart.report import load_run, run_page
 
     write_text(options.out, run_page([load_run(run) for run in options.runs]))

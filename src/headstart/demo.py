@@ -19,11 +19,12 @@ from rich.table import Table
 from headstart.config import Recipe, load_recipe
 from headstart.core import Clock, Step, Target, TaskInfo
 from headstart.data import load
-from headstart.engine.checkpoint import load_state, write_text
+from headstart.engine.checkpoint import load_state
 from headstart.engine.evaluate import evaluate
-from headstart.engine.record import environment
 from headstart.engine.train import train
+from headstart.files import write_text
 from headstart.models import build_model
+from headstart.record import environment
 from headstart.registry import build_method
 from headstart.report import demo_page
 from headstart.threat import ThreatModel

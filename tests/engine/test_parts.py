@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from headstart.engine.average import WeightAverage
-from headstart.engine.checkpoint import load_state, save_state, save_weights
+from headstart.engine.checkpoint import load_state, save_state
 from headstart.engine.meters import Meters
 from headstart.engine.optim import make_optimizer, make_schedule
 from headstart.errors import UserError
+from headstart.files import save_weights
 from tests.engine.runs import tiny
 
 LR = 0.4

@@ -20,10 +20,10 @@ from headstart.engine import checkpoint, folder
 from headstart.engine import train as engine
 from headstart.engine.checkpoint import load_state
 from headstart.engine.monitor import Monitor, collapsed
-from headstart.engine.record import not_deterministic
 from headstart.engine.train import Trainer, train
 from headstart.errors import UserError
 from headstart.models import build_model
+from headstart.record import not_deterministic
 from tests.engine.runs import BATCHES, EPOCHS, UPDATES, records, rows, tiny
 
 RECIPES = {

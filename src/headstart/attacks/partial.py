@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from headstart import __version__, comm
 from headstart.attacks.outcome import Outcome
-from headstart.engine.checkpoint import save_weights
+from headstart.files import save_weights
 
 
 def fingerprint(models: Sequence[nn.Module | None], tensors: Sequence[Tensor], settings: dict[str, Any]) -> str:

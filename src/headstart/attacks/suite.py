@@ -19,9 +19,9 @@ from headstart.attacks.masking import warnings_of_attacks, warnings_of_subset
 from headstart.attacks.partial import checksum
 from headstart.attacks.precision import check_search_precision, float32
 from headstart.attacks.run import Images, Plan, Run
-from headstart.engine.checkpoint import save_weights
-from headstart.engine.record import environment
 from headstart.errors import UserError, unknown
+from headstart.files import save_weights
+from headstart.record import environment
 from headstart.threat import ThreatModel
 
 __all__ = ["ATTACKS", "PER_IMAGE", "SUITES", "Evaluation", "Suite", "evaluate_model"]

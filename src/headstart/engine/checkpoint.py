@@ -1,19 +1,16 @@
-"""Training state on disk: written atomically, so that whatever happens the last good one stays."""
+"""The training state on disk, and the random state in it."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from headstart import comm
 from headstart.errors import UserError
+from headstart.files import atomically
 
 FORMAT = 2
 
@@ -27,38 +24,7 @@ def save_state(path: Path, state: dict[str, Any], previous: Path | None = None) 
     Raises:
         UserError: the disk is full or not writable; what was at ``path`` is still there.
     """
-    _atomically(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary), previous)
-
-
-def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write plain weights as safetensors, atomically."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    _atomically(path, lambda temporary: save_file(plain, temporary, metadata))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small text file, atomically."""
-    _atomically(path, lambda temporary: Path(temporary).write_text(text))
-
-
-def save_bytes(path: Path, content: bytes) -> None:
-    """Write any file atomically."""
-    _atomically(path, lambda temporary: Path(temporary).write_bytes(content))
-
-
-def check_writable(path: Path) -> None:
-    """See that a file can be written here, before hours go into its content.
-
-    Raises:
-        UserError: it cannot.
-    """
-    temporary = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-        temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error})") from error
+    atomically(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary), previous)
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -97,29 +63,3 @@ def set_random_state(states: dict[str, Tensor], device: torch.device) -> bool:
     if device.type == "cuda":
         torch.cuda.set_rng_state(states["cuda"][comm.rank()].clone(), device)
     return True
-
-
-def _atomically(path: Path, write: Any, previous: Path | None = None) -> None:
-    temporary = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(str(temporary))
-        with open(temporary, "rb+") as stream:
-            os.fsync(stream.fileno())
-        if previous is not None and path.exists():
-            os.replace(path, previous)
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a failed write as RuntimeError
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise UserError(f"cannot write {path} ({error}); what was saved before is untouched") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power failure."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

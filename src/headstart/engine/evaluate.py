@@ -16,9 +16,9 @@ from headstart.attacks.masking import warnings_of_overlap
 from headstart.attacks.suite import Evaluation, evaluate_model
 from headstart.config import pixel_fraction
 from headstart.data import Found, ImageSet, find, from_python, in_memory
-from headstart.engine.checkpoint import check_writable
 from headstart.engine.launch import launcher
 from headstart.errors import UserError, unknown
+from headstart.files import check_writable
 from headstart.models import check_network
 from headstart.threat import ThreatModel
 from headstart.weights import Classifier, load_classifier

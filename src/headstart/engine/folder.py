@@ -13,8 +13,9 @@ from torch import nn
 
 from headstart import comm
 from headstart.config import Recipe, load_recipe, save_recipe
-from headstart.engine.checkpoint import load_state, save_bytes, save_state, save_weights
+from headstart.engine.checkpoint import load_state, save_state
 from headstart.errors import UserError
+from headstart.files import save_bytes, save_weights
 
 # What may differ when a run is resumed: where it runs and how it is kept, not what is computed.
 RESUMABLE_CHANGES = {

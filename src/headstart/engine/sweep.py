@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from headstart.attacks.masking import caution
 from headstart.attacks.suite import evaluate_model
 from headstart.engine.evaluate import find_subject, pick_device
-from headstart.engine.record import environment
 from headstart.errors import UserError
+from headstart.record import environment
 from headstart.threat import NORMS, ThreatModel
 
 MULTIPLES = (1 / 8, 1 / 4, 1 / 2, 1, 3 / 2, 2, 3, 4)

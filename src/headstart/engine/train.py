@@ -20,7 +20,7 @@ from headstart.core import Clock, Method, Step, Target, TaskInfo
 from headstart.core.target import output_layer
 from headstart.data import Batch, Found, ImageSet, TrainingSet, load_parts, make_loader
 from headstart.engine.average import WeightAverage
-from headstart.engine.checkpoint import random_state, save_weights, set_random_state
+from headstart.engine.checkpoint import random_state, set_random_state
 from headstart.engine.folder import RunFolder
 from headstart.engine.graphs import GraphedUpdates
 from headstart.engine.guard import Guard, not_finite
@@ -29,9 +29,10 @@ from headstart.engine.meters import Meters, Stopwatch
 from headstart.engine.monitor import Monitor, collapsed
 from headstart.engine.optim import make_optimizer, make_schedule
 from headstart.engine.progress import TrainingProgress
-from headstart.engine.record import environment, not_deterministic
 from headstart.errors import UserError
+from headstart.files import save_weights
 from headstart.models import build_model, check_network, normalization_of
+from headstart.record import environment, not_deterministic
 from headstart.registry import build_method
 from headstart.threat import ThreatModel
 from headstart.weights import start_from
