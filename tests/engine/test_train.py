@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from headstart import files
 from headstart.core import Step
 from headstart.data import ImageSet
-from headstart.engine import checkpoint, folder
+from headstart.engine import folder
 from headstart.engine import train as engine
 from headstart.engine.checkpoint import load_state
 from headstart.engine.monitor import Monitor, collapsed
@@ -380,11 +382,11 @@ def fail_to_save(patch: pytest.MonkeyPatch, where: str, succeed: int) -> None:
 
     full = OSError(errno.ENOSPC, "No space left on device")
     if where == "state":
-        patch.setattr(checkpoint.torch, "save", failing(torch.save, full))
+        patch.setattr(torch, "save", failing(torch.save, full))
     elif where == "rename":
-        patch.setattr(checkpoint.os, "replace", failing(checkpoint.os.replace, full))
+        patch.setattr(os, "replace", failing(os.replace, full))
     elif where in ("weights", "model-last.safetensors"):
-        patch.setattr(checkpoint, "save_file", failing(checkpoint.save_file, SafetensorError("IoError(StorageFull)")))
+        patch.setattr(files, "save_file", failing(files.save_file, SafetensorError("IoError(StorageFull)")))
     else:
         patch.setattr(Path, "open", failing(Path.open, full))
 
