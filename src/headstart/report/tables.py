@@ -56,8 +56,9 @@ def budget(epsilon: float | None) -> str:
     """Epsilon as people write it: 8/255 for 0.03137..., 0.3 for 0.3."""
     if epsilon is None:
         return MISSING
-    levels = epsilon * 255
-    return f"{epsilon:g}" if math.isclose(epsilon, round(epsilon, 3)) else f"{levels:.4g}/255"
+    levels = round(epsilon * 255, 1)
+    in_levels = math.isclose(epsilon * 255, levels, rel_tol=1e-6) and not math.isclose(epsilon, round(epsilon, 3))
+    return f"{levels:g}/255" if in_levels else f"{epsilon:.4g}"
 
 
 def name_cell(name: str, colour: str) -> str:
