@@ -98,8 +98,8 @@ def trial(run: Path, kind: str, draw: random.Random, updates: int, expected: dic
     if code != EXITS.get(kind, -signal.SIGKILL):
         raise RuntimeError(f"{kind}: the training ended with {code}")
     struck = json.loads(Path(strike["note"]).read_text())["update"]
-    last = run / "checkpoints" / "last.pt"
-    if kind == "damaged checkpoint" and last.exists():
+    last, previous = (run / "checkpoints" / name for name in ("last.pt", "previous.pt"))
+    if kind == "damaged checkpoint" and previous.exists():  # of a first and only checkpoint nothing could take over
         os.truncate(last, int(draw.random() * last.stat().st_size))
     kept = newest_update(run)
     train(RECIPE, run, resume=True, progress=False, **SETTINGS)
