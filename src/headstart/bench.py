@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,8 @@ from headstart.engine.checkpoint import write_text
 from headstart.engine.evaluate import evaluate
 from headstart.engine.train import train
 
-COLUMNS = ("clean", "fgsm", "pgd-20", "robust", "seconds")
+COLUMNS = ("clean", "fgsm", "pgd-20", "robust", "cpu_seconds", "seconds")
+PASSES = ("forwards", "input_gradients", "backwards")
 
 
 def bench(
@@ -30,10 +32,11 @@ def bench(
 ) -> str:
     """Train every recipe with every seed, evaluate the selected network, and return the table as Markdown.
 
-    A record that exists is kept, and a run that was cut off is resumed.
+    A record that exists is kept, and a run that was cut off is resumed. The table stands in ``table.md``, and with
+    every seed's figures in ``table.json``.
 
     Args:
-        suite: evaluated beside ``pgd``, which gives the FGSM and PGD-20 columns.
+        suite: what robust accuracy is measured with; the columns FGSM and PGD-20 come from suite ``light``.
         n: only the first n test images.
         overrides: recipe fields for all.
 
@@ -52,23 +55,27 @@ def bench(
         records.append(json.loads(path.read_text()))
     table = markdown(records)
     write_text(out / "table.md", table)
+    write_text(out / "table.json", json.dumps(summary(records), indent=1) + "\n")
     return table
 
 
 def measure(name: str, recipe: Recipe, suite: str, run: Path, n: int | None) -> dict[str, Any]:
     """The record of one run."""
+    began = time.process_time()
     result = train(recipe, run, resume=run.exists())
-    single = evaluate(run, suite="pgd", n=n, device=recipe.device, seed=recipe.seed).to_json()
+    cpu_seconds = time.process_time() - began
+    light = evaluate(run, suite="light", n=n, device=recipe.device, seed=recipe.seed).to_json()
     final = evaluate(run, suite=suite, n=n, device=recipe.device, seed=recipe.seed).to_json()
     final.pop("broken_by")
     return {
         "recipe_name": name,
         "seed": recipe.seed,
         "clean": final["clean"],
-        "fgsm": single["attacks"]["fgsm"],
-        "pgd-20": single["attacks"]["pgd-20"],
+        "fgsm": light["attacks"]["fgsm"],
+        "pgd-20": light["attacks"]["pgd-20"],
         "robust": final["robust"],
         "seconds": result.cost["seconds"],
+        "cpu_seconds": cpu_seconds,
         "collapsed_epochs": [row["epoch"] for row in result.metrics if row["collapsed"]],
         "recipe": asdict(recipe),
         "cost": result.cost,
@@ -76,17 +83,44 @@ def measure(name: str, recipe: Recipe, suite: str, run: Path, n: int | None) -> 
     }
 
 
+def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the table was made from: settings once, the figures of every seed."""
+    return {
+        "suite": records[0]["evaluation"]["suite"],
+        "n": records[0]["evaluation"]["n"],
+        "epsilon": records[0]["evaluation"]["epsilon"],
+        "environment": records[0]["evaluation"]["environment"],
+        "rows": [
+            {
+                "recipe": name,
+                "recipe_fields": {k: v for k, v in rows[0]["recipe"].items() if k != "seed"},
+                "seeds": [r["seed"] for r in rows],
+                **{column: [r[column] for r in rows] for column in COLUMNS},
+                "collapsed_epochs": [r["collapsed_epochs"] for r in rows],
+                "passes_per_update": {k: rows[0]["cost"][k] / rows[0]["cost"]["updates"] for k in PASSES},
+            }
+            for name, rows in by_recipe(records).items()
+        ],
+    }
+
+
+def by_recipe(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Records of one recipe together, in the order of their first."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        groups.setdefault(record["recipe_name"], []).append(record)
+    return groups
+
+
 def markdown(records: Sequence[dict[str, Any]]) -> str:
     """Mean and sample standard deviation over seeds, accuracies in percent."""
-    names = list(dict.fromkeys(r["recipe_name"] for r in records))
     suite, n = records[0]["evaluation"]["suite"], records[0]["evaluation"]["n"]
     lines = [
-        f"| recipe | seeds | clean | FGSM | PGD-20 | {suite} ({n} images) | training, s |",
-        "|---|---|---|---|---|---|---|",
+        f"| recipe | seeds | clean | FGSM | PGD-20 | {suite} ({n} images) | processor, s | training, s |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for name in names:
-        rows = [r for r in records if r["recipe_name"] == name]
-        cells = [_cell([r[c] * (1 if c == "seconds" else 100) for r in rows]) for c in COLUMNS]
+    for name, rows in by_recipe(records).items():
+        cells = [_cell([r[c] * (1 if c.endswith("seconds") else 100) for r in rows]) for c in COLUMNS]
         lines.append(f"| {name} | {len(rows)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -51,6 +51,7 @@ class Recipe:
         batch_size: samples per update over all processes.
         drop_last: leave out the incomplete last batch of an epoch.
         pad: random crop shift in pixels, with a random flip; 0 for no augmentation.
+        samples: train on the first so many images alone, the validation part among them; null for all.
         val_size: images held out of the training set for choosing the checkpoint.
         optimizer: sgd, adam or adamw.
         lr: peak learning rate.
@@ -89,6 +90,7 @@ class Recipe:
     batch_size: int = 128
     drop_last: bool = False
     pad: int = 4
+    samples: int | None = None
     val_size: int = 1000
     optimizer: Optimizer = "sgd"
     lr: float = 0.1
@@ -131,8 +133,9 @@ class Recipe:
             raise UserError(f"seed is {self.seed}; it must be at most {LARGEST_SEED}")
         if self.lr <= 0:
             raise UserError(f"lr is {self.lr}; it must be above 0")
-        if self.max_steps is not None and self.max_steps < 1:
-            raise UserError(f"max_steps is {self.max_steps}; it must be at least 1")
+        for name in ("max_steps", "samples"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if early := [m for m in self.milestones if m < 1]:
             raise UserError(f"milestone {early[0]} is not an epoch; milestones count from 1")
         if self.schedule == "multi-step" and not self.milestones:

@@ -146,6 +146,11 @@ SUITES: dict[str, Suite] = {
         ("fgsm",),
         "FGSM alone says little: models that fall to several steps often withstand one",
     ),
+    "light": Suite(
+        "FGSM and PGD-20, for tables; seconds",
+        ("fgsm", "pgd-20"),
+        "robust accuracy under PGD is an upper bound; suite 'standard' (AutoAttack) gives the figure to report",
+    ),
     "pgd": Suite(
         "FGSM, PGD-10, PGD-20, PGD-50 and C&W-20; minutes",
         _GRADIENT,

@@ -56,6 +56,14 @@ class ImageSet:
         """A subset under another name."""
         return ImageSet(self.images[rows], self.labels[rows], self.classes, name)
 
+    def first(self, count: int | None) -> ImageSet:
+        """The first ``count`` images; all where None."""
+        if count is None:
+            return self
+        if count > len(self):
+            raise UserError(f"samples is {count}; {self.name} has {len(self)} images")
+        return self.take(slice(0, count), f"{self.name}, first {count}")
+
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Images (N, C, H, W) uint8 and labels, as evaluation takes them."""
         return self.images.permute(0, 3, 1, 2), self.labels

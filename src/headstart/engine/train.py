@@ -74,7 +74,8 @@ def train(
     folder.check(recipe, resume)
     fabric = make_fabric(recipe, folder.path)
     torch.manual_seed(recipe.seed)
-    train_set, val_set = (data or load(recipe.data, "train", recipe.on_bad_image)).split(recipe.val_size)
+    available = (data or load(recipe.data, "train", recipe.on_bad_image)).first(recipe.samples)
+    train_set, val_set = available.split(recipe.val_size)
     classes, channels = len(train_set.classes), train_set.shape[0]
     network = model if model is not None else build_model(recipe.model, classes, channels, recipe.model_args)
     trainer = Trainer(recipe, folder, fabric, network, train_set, val_set)

@@ -40,6 +40,34 @@ def build_memory(
     )
 
 
+@register(
+    "sdi-through", source="this library, after Jia et al., IEEE TIP 2022", passes="(3+2/k)F (2+2/k)Bx 1B + generator"
+)
+def build_through(
+    info: TaskInfo,
+    relative_alpha: float = 1.0,
+    label_smoothing: float | None = None,
+    conditioning: Conditioning = "image+gradient",
+    generator_width: int = 64,
+    generator_every: int | None = None,
+) -> Method:
+    """SDI-through: FGSM-SDI whose generator also learns at pixels where the projection clips.
+
+    In delta = P(delta0 + alpha * sign g) with alpha = epsilon the clip blocks the generator's gradient wherever its
+    proposal agrees with the step. Here the gradient passes unchanged (straight through); the perturbation is that of
+    fgsm-sdi.
+    """
+    return fgsm_sdi.build(
+        info,
+        relative_alpha,
+        label_smoothing,
+        conditioning=conditioning,
+        generator_width=generator_width,
+        generator_every=generator_every,
+        straight_through=True,
+    )
+
+
 def aligned(sdi: Method, divergence: Criterion, weight: float, *, ramp: bool = False) -> Method:
     """FGSM-SDI with a divergence between the logits at x + delta and x + delta0 added to its loss, as it stands."""
     assert isinstance(sdi.loss, CrossEntropy)
