@@ -1,0 +1,49 @@
+"""Recipes x seeds: records, the table made of them, and going on after an interruption."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from headstart.bench import PASSES, bench
+
+SHORT = {"epochs": 1, "max_steps": 6, "device": "cpu", "model_args": {"widths": [4, 8]}}
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two methods, two seeds."""
+    folder = tmp_path_factory.mktemp("bench")
+    bench(["digits/fgsm", "digits/standard"], [0, 1], "fgsm", folder, n=40, overrides=SHORT)
+    return folder
+
+
+def test_a_record_for_every_recipe_and_seed(out: Path) -> None:
+    records = {path.stem: json.loads(path.read_text()) for path in (out / "records").iterdir()}
+    assert set(records) == {f"digits-{method}-{seed}" for method in ("fgsm", "standard") for seed in (0, 1)}
+    for record in records.values():
+        assert record["robust"] <= record["clean"]
+        assert record["evaluation"]["n"] == 40
+        assert record["seconds"] > 0
+        assert "broken_by" not in record["evaluation"]
+
+
+def test_the_table_holds_every_figure(out: Path) -> None:
+    rows = json.loads((out / "table.json").read_text())["rows"]
+    assert [row["recipe"] for row in rows] == ["digits/fgsm", "digits/standard"]
+    first = json.loads((out / "records" / "digits-fgsm-1.json").read_text())
+    assert rows[0]["seeds"] == [0, 1]
+    assert rows[0]["robust"][1] == first["robust"]
+    assert [rows[0]["passes_per_update"][kind] for kind in PASSES] == [2, 1, 1]
+    assert "seed" not in rows[0]["recipe_fields"]
+    assert (out / "table.md").read_text().count("| digits/") == 2
+
+
+def test_what_has_a_record_is_not_measured_again(out: Path) -> None:
+    path = out / "records" / "digits-fgsm-0.json"
+    changed = json.loads(path.read_text()) | {"clean": 0.123}
+    path.write_text(json.dumps(changed))
+    table = bench(["digits/fgsm"], [0], "fgsm", out, n=40, overrides=SHORT)
+    assert "| digits/fgsm | 1 | 12.3 |" in table
