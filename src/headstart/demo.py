@@ -76,13 +76,7 @@ def run_method(recipe: Recipe, out: Path, n: int) -> dict[str, Any]:
     """Train one method and attack the selected network on n test images; runs in a process of its own."""
     torch.set_num_threads(1)
     result = train(recipe, out, resume=out.exists(), progress=False)
-    stored = out / "evaluation.json"
-    if stored.exists():
-        attacked = json.loads(stored.read_text())
-    else:
-        attacked = {s: evaluate(out, suite=s, n=n, progress=False, device="cpu").to_json() for s in ("pgd", "standard")}
-        write_text(stored, json.dumps(attacked, indent=2) + "\n")
-    pgd, standard = attacked["pgd"], attacked["standard"]
+    pgd, standard = _attacked(out, "pgd", n, "pgd.json"), _attacked(out, "standard", n, "evaluation.json")
     return {
         "method": recipe.method,
         "seconds": result.cost["seconds"],
@@ -100,6 +94,15 @@ def run_method(recipe: Recipe, out: Path, n: int) -> dict[str, Any]:
             },
         },
     }
+
+
+def _attacked(run: Path, suite: str, n: int, file: str) -> dict[str, Any]:
+    """The record of an evaluation of the run's network, made unless the file is there."""
+    path = run / file
+    if not path.exists():
+        record = evaluate(run, suite=suite, n=n, progress=False, device="cpu").to_json()
+        write_text(path, json.dumps(record, indent=2) + "\n")
+    return cast(dict[str, Any], json.loads(path.read_text()))
 
 
 def sample_perturbations(recipe: Recipe, out: Path) -> dict[str, Any]:
