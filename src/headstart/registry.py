@@ -27,19 +27,33 @@ class MethodEntry:
     passes: str
     summary: str
     norms: tuple[str, ...]
+    base: Builder | None = None
+    fixed: tuple[str, ...] = ()
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Settings with their defaults, from the signature of ``build``."""
-        parameters = list(inspect.signature(self.build).parameters.values())[1:]
-        return {p.name: p.default for p in parameters}
+        """Settings with their defaults, from the signature of ``build``, and of ``base`` where it hands some on."""
+        own = _settings_of(self.build)
+        inherited = _settings_of(self.base) if self.base else {}
+        return own | {key: value for key, value in inherited.items() if key not in own and key not in self.fixed}
 
 
 _METHODS: dict[str, MethodEntry] = {}
 
 
+def _settings_of(build: Builder) -> dict[str, Any]:
+    parameters = list(inspect.signature(build).parameters.values())[1:]
+    return {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD}
+
+
 def register(
-    name: str, *, source: str, passes: str, norms: tuple[str, ...] = ("linf",)
+    name: str,
+    *,
+    source: str,
+    passes: str,
+    norms: tuple[str, ...] = ("linf",),
+    base: Builder | None = None,
+    fixed: tuple[str, ...] = (),
 ) -> Callable[[Builder], Builder]:
     """Register ``build(info, **settings) -> Method`` under ``name``.
 
@@ -49,13 +63,15 @@ def register(
         passes: cost of one update, F forwards, Bx input gradients, B full backwards (methods' table in the docs).
         norms: names of the norms that the method can train for: ``ANY_NORM`` where it leaves start, step and
             projection to the threat model, with settings that follow epsilon in any norm.
+        base: the builder of another method, to which ``build`` hands its ``**settings``.
+        fixed: settings of ``base`` that ``build`` chooses itself, so that nobody else can.
     """
 
     def decorate(build: Builder) -> Builder:
         if name in _METHODS:
             raise ValueError(f"method {name!r} is registered twice")
         summary = (inspect.getdoc(build) or "").split("\n\n")[0].replace("\n", " ")
-        _METHODS[name] = MethodEntry(name, build, source, passes, summary, norms)
+        _METHODS[name] = MethodEntry(name, build, source, passes, summary, norms, base, fixed)
         return build
 
     return decorate

@@ -382,6 +382,19 @@ def test_bad_settings_are_refused(name: str, settings: dict[str, Any], overrides
         build_method(name, task(**overrides), settings)
 
 
+def test_settings_that_a_method_hands_on() -> None:
+    """All but those it chooses itself, with its own defaults before those of its base."""
+    known = methods()
+    sdi, trades = known["fgsm-sdi"].settings, known["trades"].settings
+    assert known["sdi-through"].settings == {k: v for k, v in sdi.items() if k != "straight_through"}
+    assert known["sdi-pgi"].settings == {"weight": 10.0, **sdi}
+    assert known["trades-awp"].settings == {**trades, "gamma": 0.005, "warmup_epochs": None, "relative_alpha": 0.25}
+    method = build_method("sdi-memory", info(), {"relative_alpha": 0.5, "generator_width": 4})
+    assert (method.ascent.relative_alpha, method.init.conditioning) == (0.5, "image+memory")
+    with pytest.raises(UserError, match="unknown setting of method sdi-memory: 'conditioning'"):
+        build_method("sdi-memory", info(), {"conditioning": "image"})
+
+
 def test_features_need_a_layer_to_read_them_from() -> None:
     with pytest.raises(UserError, match="needs a linear layer at its end"):
         Target(nn.Sequential(nn.Conv2d(3, 10, 8), nn.Flatten())).record_features()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from headstart.core.method import Method, TaskInfo
-from headstart.core.target import BatchNormMode
 from headstart.methods import pgd_at, trades
 from headstart.parts.awp import AdversarialWeights
 from headstart.registry import ANY_NORM, build_method, register
@@ -36,31 +35,19 @@ def build(
     return AdversarialWeights(build_method(method, info, method_args), gamma, warmup_epochs)
 
 
-@register("pgd-at-awp", source=SOURCE, passes="(T+2)F TBx 2B, T = steps (10)", norms=ANY_NORM)
-def build_pgd_at(
-    info: TaskInfo,
-    gamma: float = 0.01,
-    warmup_epochs: int = 0,
-    steps: int = 10,
-    relative_alpha: float = 0.25,
-    label_smoothing: float = 0.0,
-    batch_norm: BatchNormMode | None = None,
-) -> Method:
+@register("pgd-at-awp", source=SOURCE, passes="(T+2)F TBx 2B, T = steps (10)", norms=ANY_NORM, base=pgd_at.build)
+def build_pgd_at(info: TaskInfo, gamma: float = 0.01, warmup_epochs: int = 0, **pgd: Any) -> Method:
     """PGD-AT with AWP: the settings of both, as the authors published them."""
-    method = pgd_at.build(info, steps, relative_alpha, label_smoothing, batch_norm)
-    return AdversarialWeights(method, gamma, warmup_epochs)
+    return AdversarialWeights(pgd_at.build(info, **pgd), gamma, warmup_epochs)
 
 
-@register("trades-awp", source=SOURCE, passes="(T+5)F TBx 4B, T = steps (10)", norms=ANY_NORM)
+@register("trades-awp", source=SOURCE, passes="(T+5)F TBx 4B, T = steps (10)", norms=ANY_NORM, base=trades.build)
 def build_trades(
     info: TaskInfo,
     gamma: float = 0.005,
     warmup_epochs: int | None = None,
-    beta: float = 6.0,
-    steps: int = 10,
     relative_alpha: float = 0.25,
-    label_smoothing: float = 0.0,
-    batch_norm: BatchNormMode = "eval",
+    **others: Any,
 ) -> Method:
     """TRADES with AWP: the settings of both, as the AWP authors published them (steps of 2/255 at 8/255).
 
@@ -69,5 +56,5 @@ def build_trades(
     """
     if warmup_epochs is None:
         warmup_epochs = min(10, info.epochs // 10)
-    method = trades.build(info, beta, steps, relative_alpha, label_smoothing, batch_norm)
+    method = trades.build(info, relative_alpha=relative_alpha, **others)
     return AdversarialWeights(method, gamma, warmup_epochs)

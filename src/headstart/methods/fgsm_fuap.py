@@ -13,7 +13,8 @@ from headstart.core.method import Method, TaskInfo
 from headstart.core.step import Step
 from headstart.core.target import Target
 from headstart.errors import UserError
-from headstart.methods.fgsm_uap import SOURCE, Universal, universal
+from headstart.methods.fgsm_uap import SOURCE, Universal
+from headstart.parts.aligned import aligned
 from headstart.parts.losses import cross_entropy
 from headstart.registry import register
 
@@ -90,4 +91,4 @@ def build(
         label_smoothing=label_smoothing,
         lr=router_lr,
     )
-    return universal(init, weight, relative_alpha, label_smoothing)
+    return aligned(init, weight, relative_alpha, label_smoothing)

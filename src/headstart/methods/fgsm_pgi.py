@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-import torch.nn.functional as F
-
 from headstart.core.method import Init, Method, TaskInfo
-from headstart.parts.ascents import SignSteps
-from headstart.parts.losses import Aligned, cross_entropy, smoothing_of
+from headstart.parts.aligned import aligned
+from headstart.parts.losses import smoothing_of
 from headstart.parts.memory import BatchMemory, MomentumPrior, Remembered, perturbation_memory, published_reset
 from headstart.registry import register
 
@@ -20,8 +16,7 @@ def prior_guided(
 ) -> Method:
     """Step and loss common to BP, EP and MEP; a smoothing of None is the published true-class weight of 0.6."""
     smoothing = smoothing_of(0.6, info.classes) if label_smoothing is None else label_smoothing
-    criterion = partial(cross_entropy, label_smoothing=smoothing)
-    return Method(init, SignSteps(relative_alpha, label_smoothing=smoothing), Aligned(criterion, F.mse_loss, weight))
+    return aligned(init, weight, relative_alpha, smoothing)
 
 
 @register("fgsm-bp", source=SOURCE, passes="2F 1Bx 2B")

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from headstart import comm
 from headstart.core.method import Init, Method, TaskInfo
 from headstart.core.step import Step
 from headstart.core.target import Target
-from headstart.parts.ascents import SignSteps
-from headstart.parts.losses import Aligned, cross_entropy
+from headstart.parts.aligned import aligned
 from headstart.parts.memory import normalised_l1
 from headstart.registry import register
 
@@ -74,13 +70,6 @@ class Classwise(Universal):
         return step.y
 
 
-def universal(init: Universal, weight: float, relative_alpha: float, label_smoothing: float) -> Method:
-    """Step and loss common to the three methods."""
-    criterion = partial(cross_entropy, label_smoothing=label_smoothing)
-    ascent = SignSteps(relative_alpha, label_smoothing=label_smoothing)
-    return Method(init, ascent, Aligned(criterion, F.mse_loss, weight))
-
-
 @register("fgsm-uap", source=SOURCE, passes="2F 1Bx 2B")
 def build(
     info: TaskInfo,
@@ -102,7 +91,7 @@ def build(
         decay: mu.
     """
     init = Universal(info, 1, relative_radius=relative_radius, decay=decay)
-    return universal(init, weight, relative_alpha, label_smoothing)
+    return aligned(init, weight, relative_alpha, label_smoothing)
 
 
 @register("fgsm-cuap", source=SOURCE, passes="2F 1Bx 2B")
@@ -116,4 +105,4 @@ def build_classwise(
 ) -> Method:
     """FGSM-CUAP: fgsm-uap with one perturbation per class; classes absent from a batch keep theirs."""
     init = Classwise(info, info.classes, relative_radius=relative_radius, decay=decay)
-    return universal(init, weight, relative_alpha, label_smoothing)
+    return aligned(init, weight, relative_alpha, label_smoothing)

@@ -3,72 +3,50 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch.nn.functional as F
 
 from headstart.core.method import Method, TaskInfo
 from headstart.methods import fgsm_sdi, liet
-from headstart.methods.fgsm_sdi import Conditioning
 from headstart.parts.losses import Aligned, Criterion, CrossEntropy, cross_entropy, jensen_shannon
 from headstart.registry import register
 
 
 @register(
-    "sdi-memory", source="this library, after Jia et al., IEEE TIP 2022", passes="(2+2/k)F (1+2/k)Bx 1B + generator"
+    "sdi-memory",
+    source="this library, after Jia et al., IEEE TIP 2022",
+    passes="(2+2/k)F (1+2/k)Bx 1B + generator",
+    base=fgsm_sdi.build,
+    fixed=("conditioning",),
 )
-def build_memory(
-    info: TaskInfo,
-    relative_alpha: float = 1.0,
-    label_smoothing: float | None = None,
-    generator_width: int = 64,
-    generator_every: int | None = None,
-    straight_through: bool = False,
-) -> Method:
+def build_memory(info: TaskInfo, **sdi: Any) -> Method:
     """SDI-memory: FGSM-SDI whose generator is told the sample's last attack gradient instead of the clean one.
 
     delta0 = epsilon * tanh(G(x, sign g_i)), g_i = grad CE(f(x_i + delta0), y_i) at the last visit of sample i (see
     GeneratorInit); the rest as in fgsm-sdi. No pass at the clean image: the cost of FGSM-RS and the generator.
     """
-    return fgsm_sdi.build(
-        info,
-        relative_alpha,
-        label_smoothing,
-        conditioning="image+memory",
-        generator_width=generator_width,
-        generator_every=generator_every,
-        straight_through=straight_through,
-    )
+    return fgsm_sdi.build(info, conditioning="image+memory", **sdi)
 
 
 @register(
-    "sdi-through", source="this library, after Jia et al., IEEE TIP 2022", passes="(3+2/k)F (2+2/k)Bx 1B + generator"
+    "sdi-through",
+    source="this library, after Jia et al., IEEE TIP 2022",
+    passes="(3+2/k)F (2+2/k)Bx 1B + generator",
+    base=fgsm_sdi.build,
+    fixed=("straight_through",),
 )
-def build_through(
-    info: TaskInfo,
-    relative_alpha: float = 1.0,
-    label_smoothing: float | None = None,
-    conditioning: Conditioning = "image+gradient",
-    generator_width: int = 64,
-    generator_every: int | None = None,
-) -> Method:
+def build_through(info: TaskInfo, **sdi: Any) -> Method:
     """SDI-through: FGSM-SDI whose generator also learns at pixels where the projection clips.
 
     In delta = P(delta0 + alpha * sign g) with alpha = epsilon the clip blocks the generator's gradient wherever its
     proposal agrees with the step. Here the gradient passes unchanged (straight through); the perturbation is that of
     fgsm-sdi.
     """
-    return fgsm_sdi.build(
-        info,
-        relative_alpha,
-        label_smoothing,
-        conditioning=conditioning,
-        generator_width=generator_width,
-        generator_every=generator_every,
-        straight_through=True,
-    )
+    return fgsm_sdi.build(info, straight_through=True, **sdi)
 
 
-def aligned(sdi: Method, divergence: Criterion, weight: float, *, ramp: bool = False) -> Method:
+def held_together(sdi: Method, divergence: Criterion, weight: float, *, ramp: bool = False) -> Method:
     """FGSM-SDI with a divergence between the logits at x + delta and x + delta0 added to its loss, as it stands."""
     assert isinstance(sdi.loss, CrossEntropy)
     criterion = partial(cross_entropy, label_smoothing=sdi.loss.label_smoothing)
@@ -76,71 +54,39 @@ def aligned(sdi: Method, divergence: Criterion, weight: float, *, ramp: bool = F
 
 
 @register(
-    "sdi-pgi", source="this library, after Jia et al., TIP and ECCV 2022", passes="(3+2/k)F (2+2/k)Bx 2B + generator"
+    "sdi-pgi",
+    source="this library, after Jia et al., TIP and ECCV 2022",
+    passes="(3+2/k)F (2+2/k)Bx 2B + generator",
+    base=fgsm_sdi.build,
 )
-def build_pgi(
-    info: TaskInfo,
-    weight: float = 10.0,
-    conditioning: Conditioning = "image+gradient",
-    relative_alpha: float = 1.0,
-    label_smoothing: float | None = None,
-    generator_width: int = 64,
-    generator_every: int | None = None,
-    straight_through: bool = False,
-) -> Method:
+def build_pgi(info: TaskInfo, weight: float = 10.0, **sdi: Any) -> Method:
     """SDI-PGI: FGSM-SDI with the logits at start and end held together, as in FGSM-PGI.
 
     Init and ascent of fgsm-sdi; loss CE_s(f(x + delta), y) + lambda * MSE(f(x + delta), f(x + delta0)) on logits,
     both differentiated. The generator goes on ascending CE_s alone. Without label smoothing or batch-norm the term
-    can blow up: take a smaller lambda there.
+    can blow up: take a smaller lambda there. With the conditioning "image+memory" it costs what FGSM-PGI does.
 
     Args:
         weight: lambda; FGSM-PGI's.
-        conditioning: as in fgsm-sdi; "image+memory" for the cost of FGSM-PGI.
     """
-    sdi = fgsm_sdi.build(
-        info,
-        relative_alpha,
-        label_smoothing,
-        conditioning=conditioning,
-        generator_width=generator_width,
-        generator_every=generator_every,
-        straight_through=straight_through,
-    )
-    return aligned(sdi, F.mse_loss, weight)
+    return held_together(fgsm_sdi.build(info, **sdi), F.mse_loss, weight)
 
 
 @register(
     "sdi-liet",
     source="this library, after Jia et al. 2022 and Pan et al. 2025",
     passes="(3+2/k)F (2+2/k)Bx 2B + generator",
+    base=fgsm_sdi.build,
 )
-def build_liet(
-    info: TaskInfo,
-    weight: float | None = None,
-    conditioning: Conditioning = "image+gradient",
-    relative_alpha: float = 1.0,
-    label_smoothing: float | None = None,
-    generator_width: int = 64,
-    generator_every: int | None = None,
-    straight_through: bool = False,
-) -> Method:
+def build_liet(info: TaskInfo, weight: float | None = None, **sdi: Any) -> Method:
     """SDI-LIET: FGSM-SDI with the predictions at start and end held together, as in LIET.
 
     Init and ascent of fgsm-sdi; loss CE_s(f(x + delta), y) + lambda (e + 1) / E * JS(f(x + delta), f(x + delta0)) in
-    epoch e of E, with fgsm-sdi's label smoothing. The generator goes on ascending CE_s alone.
+    epoch e of E, with fgsm-sdi's label smoothing. The generator goes on ascending CE_s alone. With the conditioning
+    "image+memory" it costs what LIET does.
 
     Args:
         weight: lambda; None is LIET's.
-        conditioning: as in fgsm-sdi; "image+memory" for the cost of LIET.
     """
-    sdi = fgsm_sdi.build(
-        info,
-        relative_alpha,
-        label_smoothing,
-        conditioning=conditioning,
-        generator_width=generator_width,
-        generator_every=generator_every,
-        straight_through=straight_through,
-    )
-    return aligned(sdi, jensen_shannon, liet.published_weight(info) if weight is None else weight, ramp=True)
+    weight = liet.published_weight(info) if weight is None else weight
+    return held_together(fgsm_sdi.build(info, **sdi), jensen_shannon, weight, ramp=True)
