@@ -39,6 +39,7 @@ def test_the_table_holds_every_figure(out: Path) -> None:
     assert [rows[0]["passes_per_update"][kind] for kind in PASSES] == [2, 1, 1]
     assert "seed" not in rows[0]["recipe_fields"]
     assert (out / "table.md").read_text().count("| digits/") == 2
+    assert "2 recipes, measured side by side" in (out / "table.html").read_text()
 
 
 def test_what_has_a_record_is_not_measured_again(out: Path) -> None:

@@ -16,8 +16,9 @@ from headstart.config import Recipe, load_recipe
 from headstart.engine.evaluate import evaluate
 from headstart.engine.train import train
 from headstart.files import write_text
+from headstart.report import bench_page
 
-COLUMNS = ("clean", "fgsm", "pgd-20", "robust", "cpu_seconds", "seconds")
+COLUMNS = ("clean", "fgsm", "pgd-20", "robust", "seconds", "cpu_seconds")
 PASSES = ("forwards", "input_gradients", "backwards")
 
 
@@ -32,8 +33,8 @@ def bench(
 ) -> str:
     """Train every recipe with every seed, evaluate the selected network, and return the table as Markdown.
 
-    A record that exists is kept, and a run that was cut off is resumed. The table stands in ``table.md``, and with
-    every seed's figures in ``table.json``.
+    A record that exists is kept, and a run that was cut off is resumed. The table stands in ``table.md``, with every
+    seed's figures in ``table.json``, and with pictures in ``table.html``.
 
     Args:
         suite: what robust accuracy is measured with; the columns FGSM and PGD-20 come from suite ``light``.
@@ -53,9 +54,10 @@ def bench(
             console.print(f"{i}/{len(planned)}: {name}, seed {recipe.seed}")
             write_text(path, json.dumps(measure(name, recipe, suite, out / "runs" / stem, n), indent=2) + "\n")
         records.append(json.loads(path.read_text()))
-    table = markdown(records)
+    table, summarised = markdown(records), summary(records)
     write_text(out / "table.md", table)
-    write_text(out / "table.json", json.dumps(summary(records), indent=1) + "\n")
+    write_text(out / "table.json", json.dumps(summarised, indent=1) + "\n")
+    write_text(out / "table.html", bench_page(summarised))
     return table
 
 
@@ -89,6 +91,8 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "n": records[0]["evaluation"]["n"],
         "epsilon": records[0]["evaluation"]["epsilon"],
         "environment": records[0]["evaluation"]["environment"],
+        # With a GPU the processor only waits.
+        "cost": "seconds" if records[0]["cost"]["peak_memory_bytes"] else "cpu_seconds",
         "rows": [
             {
                 "recipe": name,
@@ -115,7 +119,7 @@ def markdown(records: Sequence[dict[str, Any]]) -> str:
     """Mean and sample standard deviation over seeds, accuracies in percent."""
     suite, n = records[0]["evaluation"]["suite"], records[0]["evaluation"]["n"]
     lines = [
-        f"| recipe | seeds | clean | FGSM | PGD-20 | {suite} ({n} images) | processor, s | training, s |",
+        f"| recipe | seeds | clean | FGSM | PGD-20 | {suite} ({n} images) | training, s | processor, s |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, rows in by_recipe(records).items():

@@ -17,6 +17,8 @@ LINES = (
     ("fgsm", "FGSM", "dash", 2.0, True),
     ("pgd", "PGD", "solid", 2.6, True),
 )
+# Dots of the ladder, as text and as plotly names them.
+LADDER_SYMBOLS = {"○": "circle-open", "◇": "diamond-open", "□": "square-open", "●": "circle"}
 _GREY = "#8a9099"  # readable on light and dark pages; lines have no style sheet
 _DASHES = {"dot": "1.5 3", "dashdot": "8 3 1.5 3", "dash": "8 4", "solid": ""}
 
@@ -105,6 +107,71 @@ def cost_against_robustness(points: list[Point], attack: str, name: str) -> str:
     top = 1.1 * max(0.01, *(point.interval[1] if point.interval else point.robust for point in points))
     figure.update_yaxes(title=f"accuracy under {escape(attack)}", range=[-0.03 * top, top], tickformat=".0%")
     return _html(figure, height=380, name=name, left=62)
+
+
+def ladder(rows: list[tuple[str, dict[str, float], float]], colour: str, name: str) -> str:
+    """One line per recipe, from top to bottom: dots at its accuracies, a bar of one deviation at the last.
+
+    Args:
+        rows: name, mean accuracy by what it was measured with (four of them, the judge last), and the deviation of
+            the last.
+        colour: of the last measure's dots; the others are grey.
+        name: identifies the figure on the page.
+    """
+    figure = go.Figure()
+    names = [escape(label) for label, _, _ in rows]
+    measures = list(rows[0][1])
+    for label, means, _ in rows:
+        ends = [min(means.values()), max(means.values())]
+        figure.add_scatter(
+            x=ends, y=[escape(label)] * 2, mode="lines", line={"color": _GREY, "width": 1}, hoverinfo="skip"
+        )
+    for symbol, measure in zip(LADDER_SYMBOLS.values(), measures, strict=True):
+        last = measure == measures[-1]
+        figure.add_scatter(
+            x=[means[measure] for _, means, _ in rows],
+            y=names,
+            error_x={"array": [deviation for _, _, deviation in rows], "color": colour, "thickness": 1.4, "width": 4}
+            if last
+            else None,
+            mode="markers",
+            name=escape(measure),
+            marker={"color": colour if last else _GREY, "symbol": symbol, "size": 11 if last else 8},
+            hovertemplate=f"%{{y}}, {escape(measure)}: %{{x:.1%}}<extra></extra>",
+        )
+    figure.update_xaxes(range=[-0.02, 1.02], tickformat=".0%", side="top")
+    figure.update_yaxes(range=[len(rows) - 0.4, -0.6], type="category", dtick=1)
+    return _html(figure, height=60 + 22 * len(rows), name=name, left=8 * max(map(len, names)) + 12, top=34)
+
+
+def frontier(points: list[Point], unit: str, attack: str, name: str) -> str:
+    """Cost against robustness of many recipes; a line joins those that no cheaper one matches, and they are named."""
+    best = [p for p in points if not any(q.seconds <= p.seconds and q.robust > p.robust for q in points)]
+    best.sort(key=lambda p: p.seconds)
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[p.seconds for p in best],
+        y=[p.robust for p in best],
+        mode="lines",
+        line={"color": _GREY, "width": 1.2, "dash": "dot", "shape": "hv"},
+        hoverinfo="skip",
+    )
+    for point in points:
+        leads = point in best
+        figure.add_scatter(
+            x=[point.seconds],
+            y=[point.robust],
+            error_y=_bar(point) if leads else None,
+            mode="markers+text",
+            marker={"color": point.colour if leads else _GREY, "size": 11 if leads else 8},
+            text=[escape(point.label) if leads else ""],
+            textposition="top left",
+            hovertemplate=f"{escape(point.label)}: {percent(point.robust, '%')} in %{{x:.1f}} s<extra></extra>",
+            cliponaxis=False,
+        )
+    figure.update_xaxes(title=unit, type="log", tickformat="~r", dtick="D2")
+    figure.update_yaxes(title=f"accuracy under {escape(attack)}", tickformat=".0%", rangemode="tozero")
+    return _html(figure, height=440, name=name, left=62)
 
 
 def sweeps(lines: list[tuple[str, str, Record]], name: str) -> str:

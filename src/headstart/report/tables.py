@@ -18,6 +18,7 @@ from headstart.report.records import (
     method_of,
     passes_per_update,
     split_settings,
+    spread,
 )
 
 MISSING = "—"
@@ -156,6 +157,28 @@ def runs_table(groups: list[Group]) -> str:
         + "</tr>"
     )
     return _table(head, rows)
+
+
+def bench_table(rows: list[Record], names: list[str], suite: str) -> str:
+    """One row per recipe of a bench: mean and deviation over its seeds, passes, and how many seeds collapsed."""
+    body = []
+    for row, name in zip(rows, names, strict=True):
+        cells = [f'<th scope="row">{escape(name)}</th>', _cell(str(len(row["seeds"])))]
+        cells += [_cell(_spread(spread(row[key]))) for key in ("clean", "fgsm", "pgd-20")]
+        cells.append(_cell(_spread(spread(row["robust"])), "headline"))
+        cells += [_cell(_spread(spread(row[key]), 1.0)) for key in ("seconds", "cpu_seconds")]
+        cells += [_cell(passes(row["passes_per_update"][key])) for key in PASSES]
+        cells.append(_cell(str(sum(map(bool, row["collapsed_epochs"])))))
+        body.append("".join(cells))
+    head = (
+        '<tr><th rowspan="2">recipe</th><th rowspan="2">seeds</th><th colspan="4">accuracy on test images, %</th>'
+        '<th rowspan="2">training,<br>seconds</th><th rowspan="2">processor,<br>seconds</th>'
+        '<th colspan="3">passes per update</th><th rowspan="2">collapsed</th></tr>'
+        f'<tr><th>clean</th><th>FGSM</th><th>PGD-20</th><th class="headline">{escape(suite)}</th>'
+        + "".join(f"<th>{title}</th>" for title in PASSES.values())
+        + "</tr>"
+    )
+    return _table(head, body)
 
 
 def sweep_table(lines: list[tuple[str, str, Record]]) -> str:
