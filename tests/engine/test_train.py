@@ -507,6 +507,20 @@ def test_weights_say_what_they_are(tmp_path: Path, digits: ImageSet) -> None:
     assert names == set(build_model("small", 10, 1, {"widths": [4, 8]}).state_dict())
 
 
+@pytest.mark.parametrize(("method", "epoch"), [("standard", "3"), ("fgsm", "1")])
+def test_plain_training_is_judged_by_clean_accuracy(
+    method: str, epoch: str, tmp_path: Path, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The chosen checkpoint, and whether losing all PGD accuracy is a collapse."""
+    early, late = {"clean": 0.5, "fgsm": 0.4, "pgd": 0.3}, {"clean": 0.9, "fgsm": 0.4, "pgd": 0.0}
+    accuracies = iter([early, late, late])
+    monkeypatch.setattr(Monitor, "measure", lambda *_: next(accuracies))
+    train(tiny(method, on_collapse="stop"), tmp_path, data=digits, progress=False)
+    with safe_open(tmp_path / "model.safetensors", framework="pt") as stored:
+        assert stored.metadata()["epoch"] == epoch
+    assert [row["collapsed"] for row in rows(tmp_path)] == ([False] * 3 if method == "standard" else [False, True])
+
+
 def test_epoch_checkpoints_are_thinned_out(tmp_path: Path, digits: ImageSet) -> None:
     train(tiny(epochs=4, keep=2), tmp_path, data=digits, progress=False)
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())

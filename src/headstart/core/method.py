@@ -100,11 +100,14 @@ class Method(nn.Module):
 
     Args:
         replays: weight updates made on every batch (Free-AT).
+        adversarial: False for plain training, whose checkpoint is chosen by clean accuracy, and in which the loss of
+            a robustness that nobody trains for is no collapse.
     """
 
-    def __init__(self, init: Init, ascent: Ascent, loss: Loss, *, replays: int = 1) -> None:
+    def __init__(self, init: Init, ascent: Ascent, loss: Loss, *, replays: int = 1, adversarial: bool = True) -> None:
         super().__init__()
-        self.init, self.ascent, self.loss, self.replays = init, ascent, loss, replays
+        self.init, self.ascent, self.loss = init, ascent, loss
+        self.replays, self.adversarial = replays, adversarial
         self.needs = init.needs | ascent.needs | loss.needs
         ascent.keep = "logits0" in self.needs
 

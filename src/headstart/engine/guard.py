@@ -41,10 +41,11 @@ class Guard:
 
     Args:
         learned: what goes back: network, optimiser, method, and average if there is one.
+        adversarial: whether the network is trained for a robustness that can collapse.
     """
 
-    def __init__(self, recipe: Recipe, learned: Mapping[str, Stateful]) -> None:
-        self.reaction, self._learned = recipe.on_collapse, learned
+    def __init__(self, recipe: Recipe, learned: Mapping[str, Stateful], *, adversarial: bool = True) -> None:
+        self.reaction, self._learned, self._adversarial = recipe.on_collapse, learned, adversarial
         self.clip = recipe.clip_gradient
         """Largest gradient norm of an update now; 0 for none."""
         self.collapses = 0
@@ -62,7 +63,7 @@ class Guard:
 
     def fault(self, measured: dict[str, float]) -> str | None:
         """What is wrong with a network that was measured like this; None for nothing."""
-        if collapsed(measured):
+        if self._adversarial and collapsed(measured):
             return "catastrophic overfitting"
         if measured["clean"] < COLLAPSE_RATIO * self.best_clean:
             return f"the network broke down, clean accuracy {measured['clean']:.1%} after {self.best_clean:.1%},"
@@ -79,7 +80,8 @@ class Guard:
         self.best_clean = max(self.best_clean, measured["clean"])
         fault = self.fault(measured)
         if fault is None:
-            if self.reaction == "rollback" and measured["pgd"] >= SOUND_RATIO * measured["fgsm"]:
+            sound = not self._adversarial or measured["pgd"] >= SOUND_RATIO * measured["fgsm"]
+            if self.reaction == "rollback" and sound:
                 # A copy, since state_dict returns the live tensors.
                 self.sound = copy.deepcopy({name: part.state_dict() for name, part in self._learned.items()})
                 self.sound_update = clock.update
@@ -113,7 +115,7 @@ class Guard:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the reaction, which may change when a run is resumed."""
-        return {name: value for name, value in vars(self).items() if name not in ("reaction", "_learned")}
+        return {name: value for name, value in vars(self).items() if name != "reaction" and name[0] != "_"}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""

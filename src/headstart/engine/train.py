@@ -149,7 +149,8 @@ class Trainer:
         self.graphs = self._make_graphs()
         self.monitor = Monitor(val_set, self.device)
         learned = {"network": self.network, "optimizer": self.optimizer, "method": self.method}
-        self.guard = Guard(recipe, learned | ({"average": self.average} if self.average else {}))
+        learned |= {"average": self.average} if self.average else {}
+        self.guard = Guard(recipe, learned, adversarial=self.method.adversarial)
         self.halted = False
         self.meters = Meters(self.device)
         self.metrics: list[dict[str, Any]] = []
@@ -319,9 +320,10 @@ class Trainer:
                 row["val"] = self.monitor.measure(self.selected, threat)
                 if self.average:
                     row["live"] = self.monitor.measure(self.network, threat, WATCHED)
-            row["collapsed"] = collapsed(row.get("live", row["val"]))
-            if threat == self.threat and row["val"]["pgd"] >= self.best:
-                self.best = row["val"]["pgd"]
+            row["collapsed"] = self.method.adversarial and collapsed(row.get("live", row["val"]))
+            accuracy = row["val"]["pgd" if self.method.adversarial else "clean"]
+            if threat == self.threat and accuracy >= self.best:
+                self.best = accuracy
                 self.folder.save_best(self._counted(), self._metadata(row))
             self._judge(row.get("live", row["val"]))
         if self.rollbacks:

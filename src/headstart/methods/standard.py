@@ -10,4 +10,4 @@ from headstart.registry import ANY_NORM, register
 @register("standard", source="-", passes="1F 0Bx 1B", norms=ANY_NORM)
 def build(info: TaskInfo, label_smoothing: float = 0.0) -> Method:
     """Plain training on clean images: no robustness, the unit of cost."""
-    return Method(Zero(), NoAscent(), CrossEntropy(label_smoothing))
+    return Method(Zero(), NoAscent(), CrossEntropy(label_smoothing), adversarial=False)

@@ -32,7 +32,9 @@ class AdversarialWeights(Method):
     def __init__(self, method: Method, gamma: float, warmup_epochs: int = 0) -> None:
         if type(method) is not Method:
             raise UserError(f"{type(method).__name__} has an update of its own, weights cannot be perturbed around it")
-        super().__init__(method.init, method.ascent, method.loss, replays=method.replays)
+        super().__init__(
+            method.init, method.ascent, method.loss, replays=method.replays, adversarial=method.adversarial
+        )
         self.gamma, self.warmup_epochs = gamma, warmup_epochs
         self._perturbed: tuple[list[Tensor], list[Tensor]] = [], []
 
