@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headstart.bench import PASSES, bench
+from headstart.errors import UserError
 
 SHORT = {"epochs": 1, "max_steps": 6, "device": "cpu", "model_args": {"widths": [4, 8]}}
 
@@ -48,3 +50,26 @@ def test_what_has_a_record_is_not_measured_again(out: Path) -> None:
     path.write_text(json.dumps(changed))
     table = bench(["digits/fgsm"], [0], "fgsm", out, n=40, overrides=SHORT)
     assert "| digits/fgsm | 1 | 12.3 |" in table
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"overrides": {**SHORT, "epsilon": "8/255"}}, r"digits-fgsm-1.json was made with epsilon 0.25, not 0.031"),
+        ({"suite": "light"}, "was made with suite 'fgsm', not 'light'; take another --out"),
+        ({"n": 30}, "was made with n 40, not 30"),
+    ],
+)
+def test_records_of_other_settings_are_refused(changes: dict[str, Any], said: str, out: Path) -> None:
+    settings: dict[str, Any] = {"suite": "fgsm", "n": 40, "overrides": SHORT, **changes}
+    with pytest.raises(UserError, match=said):
+        bench(["digits/fgsm"], [1], out=out, **settings)
+
+
+def test_a_broken_record_is_named(out: Path) -> None:
+    path = out / "records" / "digits-standard-1.json"
+    whole = path.read_text()
+    path.write_text(whole[:100])
+    with pytest.raises(UserError, match=r"digits-standard-1.json is not a record of a bench; delete it"):
+        bench(["digits/standard"], [1], "fgsm", out, n=40, overrides=SHORT)
+    path.write_text(whole)

@@ -15,6 +15,7 @@ from rich.console import Console
 from headstart.config import Recipe, load_recipe
 from headstart.engine.evaluate import evaluate
 from headstart.engine.train import train
+from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.report import bench_page
 
@@ -42,7 +43,7 @@ def bench(
         overrides: recipe fields for all.
 
     Raises:
-        UserError: a bad recipe or suite, or an ``out`` that holds runs of other settings.
+        UserError: a bad recipe or suite, or an ``out`` that holds runs or records of other settings.
     """
     planned = [(name, load_recipe(name, **{**(overrides or {}), "seed": seed})) for name in recipes for seed in seeds]
     console = Console(stderr=True)
@@ -53,12 +54,33 @@ def bench(
         if not path.exists():
             console.print(f"{i}/{len(planned)}: {name}, seed {recipe.seed}")
             write_text(path, json.dumps(measure(name, recipe, suite, out / "runs" / stem, n), indent=2) + "\n")
-        records.append(json.loads(path.read_text()))
+        records.append(read_record(path, recipe, suite, n))
     table, summarised = markdown(records), summary(records)
     write_text(out / "table.md", table)
     write_text(out / "table.json", json.dumps(summarised, indent=1) + "\n")
     write_text(out / "table.html", bench_page(summarised))
     return table
+
+
+def read_record(path: Path, recipe: Recipe, suite: str, n: int | None) -> dict[str, Any]:
+    """The record at ``path``, of this recipe measured like this.
+
+    Raises:
+        UserError: the file cannot be read, or was made with other settings.
+    """
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+        evaluation, made_with = record["evaluation"], record["recipe"]
+        found = {**made_with, "suite": evaluation["suite"], "n": record.get("n", evaluation["n"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a record of a bench; delete it, and it is measured again") from error
+    wanted = json.loads(json.dumps(asdict(recipe))) | {"suite": suite, "n": n}
+    for key, value in wanted.items():
+        if found.get(key, value) != value:  # a field that did not exist yet had its default
+            raise UserError(
+                f"{path} was made with {key} {found[key]!r}, not {value!r}; take another --out or delete it"
+            )
+    return record
 
 
 def measure(name: str, recipe: Recipe, suite: str, run: Path, n: int | None) -> dict[str, Any]:
@@ -71,6 +93,7 @@ def measure(name: str, recipe: Recipe, suite: str, run: Path, n: int | None) -> 
     return {
         "recipe_name": name,
         "seed": recipe.seed,
+        "n": n,
         "clean": final["clean"],
         "fgsm": light["attacks"]["fgsm"],
         "pgd-20": light["attacks"]["pgd-20"],
