@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,14 @@ def compare_records(a: Record, b: Record, names: tuple[str, str] = ("A", "B"), s
         interval=interval,
         p_value=p_value,
         better=("a" if only_a > only_b else "b") if shown else None,
+    )
+
+
+def alike(records: Sequence[Record]) -> bool:
+    """Whether evaluations were made so that ``compare_records`` takes any two of them."""
+    keys = (*MUST_AGREE, "broken_by")
+    return all(key in r for r in records for key in keys) and all(
+        r[key] == records[0][key] for r in records for key in MUST_AGREE
     )
 
 

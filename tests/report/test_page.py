@@ -206,3 +206,31 @@ def test_sweeps_are_drawn_and_tabled(run_of: Any, parsed: Any) -> None:
     assert "b, sweep:" in seen.text
     assert HOSTILE not in page
     assert "sweep" not in parsed(run_page([run_of("c", sweep=None)])).figures
+
+
+def test_the_best_run_is_compared_image_by_image(run_of: Any, parsed: Any) -> None:
+    """200 images: one run alone withstands 40 of them against the second, and 3 against the third's 2."""
+
+    def evaluated(name: str, broken: set[int]) -> Any:
+        run = run_of(name, robust=1 - len(broken) / 200)
+        fallen = ["square" if i in broken else None for i in range(200)]
+        run["evaluation"] |= {"n": 200, "norm": "linf", "images": "those", "broken_by": fallen}
+        return run
+
+    runs = [
+        evaluated("weak", set(range(100))),
+        evaluated("best", set(range(60))),
+        evaluated("near", {*range(58), 60, 61, 62}),
+    ]
+    seen = parsed(run_page(runs))
+    assert seen.row("weak")[1:]  # the table of results comes first
+    rows = {row[0]: row[1:] for row in seen.rows if row and row[-1] in ("shown", "not shown")}
+    assert list(rows) == ["weak", "near"]
+    assert rows["weak"][:5] == ["70.0", "50.0", "40", "0", "+20.0"]
+    assert rows["weak"][-1] == "shown"
+    assert rows["near"][:5] == ["70.0", "69.5", "3", "2", "+0.5"]
+    assert rows["near"][-2:] == ["1", "not shown"]
+    runs[2]["evaluation"]["images"] = "others"
+    assert "Is the best one better?" in seen.text
+    assert "Is the best one better?" not in parsed(run_page(runs)).text
+    assert "Is the best one better?" not in parsed(run_page(runs[:1])).text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from headstart.compare import alike, compare_records
 from headstart.report import plots, tables
 from headstart.report.headline import bargain, collapses, headline, standing, strongest_attack
 from headstart.report.layout import document, footer, header, note, panel, section
@@ -59,6 +60,7 @@ def run_page(runs: list[Record]) -> str:
     sections = [
         header(f"headstart report · {title}", standing(groups) or title, collapses(runs)),
         _run_results(groups),
+        _run_comparisons(runs),
         _warnings(runs),
         _run_curves(groups),
         _run_cost(groups),
@@ -140,6 +142,26 @@ def _run_results(groups: list[Group]) -> str:
     if any(len(group.runs) > 1 for group in groups):
         notes.append("± is the sample standard deviation over runs that differ only in their seed.")
     return section("Robustness", "", tables.groups_table(groups) + note(" ".join(notes)))
+
+
+def _run_comparisons(runs: list[Record]) -> str:
+    evaluated = [run for run in runs if run["evaluation"]]
+    if len(evaluated) < 2 or not alike([run["evaluation"] for run in evaluated]):
+        return ""
+    best = max(evaluated, key=lambda run: run["evaluation"]["robust"])
+    compared = [
+        compare_records(best["evaluation"], run["evaluation"], (best["name"], run["name"]))
+        for run in evaluated
+        if run is not best
+    ]
+    read = (
+        f"{escape(best['name'])}, the most robust run, against each of the others on the same {compared[0].n} images. "
+        "A difference is called shown where its 95% interval excludes zero and McNemar's test gives p below 5%."
+    )
+    body = tables.comparison_table(compared) + note(
+        "This is about these networks. Whether one method is better than another takes several seeds of both."
+    )
+    return section("Is the best one better?", read, body)
 
 
 def _run_curves(groups: list[Group]) -> str:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from headstart.compare import Comparison
 from headstart.report.records import (
     Group,
     Record,
@@ -179,6 +180,25 @@ def bench_table(rows: list[Record], names: list[str], suite: str) -> str:
         + "</tr>"
     )
     return _table(head, body)
+
+
+def comparison_table(compared: list[Comparison]) -> str:
+    """The same run against one other in each row: on how many images either alone withstands, and what that shows."""
+    rows = []
+    for pair in compared:
+        low, high = (f"{100 * end:+.1f}" for end in pair.interval)
+        cells = [f'<th scope="row">{escape(pair.b)}</th>']
+        cells += [_cell(percent(pair.robust_a)), _cell(percent(pair.robust_b)), _cell(str(pair.only_a))]
+        cells += [_cell(str(pair.only_b)), _cell(f"{100 * pair.difference:+.1f}"), _cell(f"{low} to {high}")]
+        cells += [_cell(f"{pair.p_value:.2g}"), _cell("shown" if pair.better else "not shown", "text")]
+        rows.append("".join(cells))
+    head = (
+        '<tr><th rowspan="2">against</th><th colspan="2">robust accuracy, %</th>'
+        '<th colspan="2">images withstood by</th><th colspan="2">difference, points</th>'
+        '<th rowspan="2">McNemar,<br>p</th><th rowspan="2" class="text">verdict</th></tr>'
+        "<tr><th>best</th><th>other</th><th>best alone</th><th>other alone</th><th>mean</th><th>95% interval</th></tr>"
+    )
+    return _table(head, rows)
 
 
 def sweep_table(lines: list[tuple[str, str, Record]]) -> str:
