@@ -108,6 +108,13 @@ def test_methods_with_a_graph_key_are_those_named() -> None:
     }
 
 
+def test_methods_for_the_euclidean_norm_are_those_named() -> None:
+    said = re.search(r"<!-- l2 -->\n(.*?)<!-- /l2 -->", METHODS, re.S)
+    assert said is not None
+    able = {name for name, entry in methods().items() if "l2" in entry.norms}
+    assert set(re.findall(r"`([\w-]+)`", said[1])) == able
+
+
 def test_named_settings_exist() -> None:
     """The first column of the table of settings."""
     table = METHODS.split("| setting | meaning |")[1].split("\n\n")[0]
