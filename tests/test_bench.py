@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from headstart.bench import PASSES, bench
+from headstart.config import Recipe
 from headstart.errors import UserError
+from headstart.registry import build_method, methods
+from tests.helpers import info
 
 SHORT = {"epochs": 1, "max_steps": 6, "device": "cpu", "model_args": {"widths": [4, 8]}}
 
@@ -34,12 +38,14 @@ def test_a_record_for_every_recipe_and_seed(out: Path) -> None:
 
 def test_the_table_holds_every_figure(out: Path) -> None:
     rows = json.loads((out / "table.json").read_text())["rows"]
-    assert [row["recipe"] for row in rows] == ["digits/fgsm", "digits/standard"]
+    means = [sum(row["robust"]) for row in rows]
+    assert means == sorted(means, reverse=True)
+    (row,) = (row for row in rows if row["recipe"] == "digits/fgsm")
     first = json.loads((out / "records" / "digits-fgsm-1.json").read_text())
-    assert rows[0]["seeds"] == [0, 1]
-    assert rows[0]["robust"][1] == first["robust"]
-    assert [rows[0]["passes_per_update"][kind] for kind in PASSES] == [2, 1, 1]
-    assert "seed" not in rows[0]["recipe_fields"]
+    assert row["seeds"] == [0, 1]
+    assert row["robust"][1] == first["robust"]
+    assert [row["passes_per_update"][kind] for kind in PASSES] == [2, 1, 1]
+    assert "seed" not in row["recipe_fields"]
     assert (out / "table.md").read_text().count("| digits/") == 2
     assert "2 recipes, measured side by side" in (out / "table.html").read_text()
 
@@ -73,3 +79,30 @@ def test_a_broken_record_is_named(out: Path) -> None:
     with pytest.raises(UserError, match=r"digits-standard-1.json is not a record of a bench; delete it"):
         bench(["digits/standard"], [1], "fgsm", out, n=40, overrides=SHORT)
     path.write_text(whole)
+
+
+def test_a_data_set_stands_for_every_method_once(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    like = json.loads((out / "records" / "digits-fgsm-0.json").read_text())
+
+    def instead(name: str, recipe: Recipe, *_: Any) -> dict[str, Any]:
+        return like | {"recipe_name": name, "recipe": asdict(recipe)}
+
+    monkeypatch.setattr("headstart.bench.measure", instead)
+    bench(["digits"], [0], "fgsm", tmp_path, n=40)
+    made = {path.stem for path in (tmp_path / "records").iterdir()}
+    assert made == {f"digits-{name}-0" for name in methods()} - {"digits-fgsm-ckpt-0", "digits-awp-0"}
+
+
+def test_a_data_set_without_recipes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown data set with recipes 'digit'; did you mean 'digits'"):
+        bench(["digit"], [0], "fgsm", tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name, entry in methods().items() if entry.same_as])
+def test_second_names_are_the_same_method(name: str) -> None:
+    entry = methods()[name]
+    assert entry.same_as is not None
+    first, second = (build_method(n, info()) for n in (entry.same_as, name))
+    assert str(first) == str(second)
+    settings = [{k: v for k, v in vars(m).items() if isinstance(v, int | float)} for m in (first, second)]
+    assert settings[0] == settings[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import json
 import re
 import shlex
 import textwrap
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import headstart
 from headstart import registry
+from headstart.bench import expanded, markdown, summary
 from headstart.cli import main, make_parser
 from headstart.config import load_recipe
 from headstart.core import Clock, Step, Target
@@ -25,6 +27,7 @@ from tests.helpers import CLASSES, IMAGE_SHAPE, THREAT, batches, info, sgd, tiny
 
 ROOT = Path(headstart.__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMPARISON = (ROOT / "docs" / "comparison.md").read_text()
 METHODS = (ROOT / "docs" / "methods.md").read_text()
 COLUMNS = ["name", "update", "passes", "memory", "source", "differs from the published code"]
 BLOCK = re.compile(r"^[ ]*```(\w*)\n(.*?)^[ ]*```", re.M | re.S)
@@ -122,6 +125,23 @@ def test_named_settings_exist() -> None:
     assert set(re.findall(r"`(\w+)`", " ".join(row.split("|")[1] for row in table.splitlines()[2:]))) <= known
 
 
+@pytest.mark.parametrize("folder", sorted(path.parent for path in (ROOT / "benchmarks/results").glob("*/*/records")))
+def test_tables_of_all_methods_are_those_of_their_records(folder: Path) -> None:
+    """Three seeds of each method in the page's table, in its records and in the files made of them."""
+    shown = re.search(rf"<!-- table {folder.name} -->\n(.*?)<!-- /table -->", COMPARISON, re.S)
+    assert shown is not None
+    assert shown[1] == (folder / "table.md").read_text()
+    rows = json.loads((folder / "table.json").read_text())["rows"]
+    records = [
+        json.loads((folder / "records" / f"{row['recipe'].replace('/', '-')}-{seed}.json").read_text())
+        for row in rows
+        for seed in row["seeds"]
+    ]
+    assert len(records) == len(list((folder / "records").iterdir()))
+    assert shown[1] == markdown(records)
+    assert rows == summary(records)["rows"]
+
+
 # -- command lines ---------------------------------------------------------------------------------------------------
 
 
@@ -144,7 +164,7 @@ def test_command_lines_parse(document: str, line: str, guides_method: MethodEntr
         recipe = load_recipe(words[1], **{k: v for k, v in given.items() if v is not None})
         build_method(recipe.method, info(), recipe.method_args)
     if words[0] == "bench":
-        for name in options.bench.recipes:
+        for name in expanded(options.bench.recipes):
             load_recipe(name)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from headstart.config import Recipe, load_recipe
+from headstart.config import Recipe, every_recipe, load_recipe
 from headstart.engine.evaluate import evaluate
 from headstart.engine.train import train
 from headstart.errors import UserError
@@ -34,10 +34,13 @@ def bench(
 ) -> str:
     """Train every recipe with every seed, evaluate the selected network, and return the table as Markdown.
 
+    The most robust recipe comes first in it.
+
     A record that exists is kept, and a run that was cut off is resumed. The table stands in ``table.md``, with every
     seed's figures in ``table.json``, and with pictures in ``table.html``.
 
     Args:
+        recipes: as ``load_recipe`` takes them; the name of a data set alone stands for all methods on it.
         suite: what robust accuracy is measured with; the columns FGSM and PGD-20 come from suite ``light``.
         n: only the first n test images.
         overrides: recipe fields for all.
@@ -45,7 +48,9 @@ def bench(
     Raises:
         UserError: a bad recipe or suite, or an ``out`` that holds runs or records of other settings.
     """
-    planned = [(name, load_recipe(name, **{**(overrides or {}), "seed": seed})) for name in recipes for seed in seeds]
+    planned = [
+        (name, load_recipe(name, **{**(overrides or {}), "seed": seed})) for name in expanded(recipes) for seed in seeds
+    ]
     console = Console(stderr=True)
     records = []
     for i, (name, recipe) in enumerate(planned, 1):
@@ -60,6 +65,11 @@ def bench(
     write_text(out / "table.json", json.dumps(summarised, indent=1) + "\n")
     write_text(out / "table.html", bench_page(summarised))
     return table
+
+
+def expanded(recipes: Sequence[str]) -> list[str]:
+    """Recipes, with all methods' in place of the name of a data set."""
+    return [name for given in recipes for name in ([given] if "/" in given or "." in given else every_recipe(given))]
 
 
 def read_record(path: Path, recipe: Recipe, suite: str, n: int | None) -> dict[str, Any]:
@@ -131,11 +141,11 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def by_recipe(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Records of one recipe together, in the order of their first."""
+    """Records of one recipe together, the most robust on average first."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         groups.setdefault(record["recipe_name"], []).append(record)
-    return groups
+    return dict(sorted(groups.items(), key=lambda group: -statistics.mean(r["robust"] for r in group[1])))
 
 
 def markdown(records: Sequence[dict[str, Any]]) -> str:

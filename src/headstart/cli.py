@@ -308,7 +308,12 @@ def _demo(options: Namespace) -> int:
 
 
 def _bench_parser(sub: ArgumentParser) -> None:
-    sub.add_argument("recipes", type=str, nargs="+", help="recipes, each trained with every seed")
+    sub.add_argument(
+        "recipes",
+        type=str,
+        nargs="+",
+        help="recipes, or data sets for all methods on them, each trained with every seed",
+    )
     sub.add_argument("--seeds", type=list[int], default=[0, 1, 2], help="such as [0,1,2]")
     sub.add_argument("--suite", type=str, default="standard", help="headstart list suites")
     sub.add_argument("--n", type=Optional[int], default=None, help="only the first n test images")

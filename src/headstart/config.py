@@ -271,12 +271,25 @@ def recipe_fields(name: str) -> dict[str, Any]:
     books = _books()
     dataset, _, method = name.partition("/")
     if dataset not in books or not method:
-        raise unknown("recipe", name, recipe_names())
+        raise unknown("recipe", name, [f"{book}/{method or 'METHOD'}" for book in books])
     from headstart.registry import methods
 
     if method not in methods():
         raise unknown("recipe", name, [f"{dataset}/{m}" for m in methods()])
     return merge(merge(_base(dataset, books), {"method": method}), _changes(dataset, method, books))
+
+
+def every_recipe(dataset: str) -> list[str]:
+    """The recipes of all methods on a data set, without methods that are another by a second name.
+
+    Raises:
+        UserError: no recipes are known for that name.
+    """
+    from headstart.registry import methods
+
+    if dataset not in (books := _books()):
+        raise unknown("data set with recipes", dataset, books)
+    return [f"{dataset}/{name}" for name, entry in methods().items() if entry.same_as is None]
 
 
 def _base(dataset: str, books: dict[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class MethodEntry:
     norms: tuple[str, ...]
     base: Builder | None = None
     fixed: tuple[str, ...] = ()
+    same_as: str | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -54,6 +55,7 @@ def register(
     norms: tuple[str, ...] = ("linf",),
     base: Builder | None = None,
     fixed: tuple[str, ...] = (),
+    same_as: str | None = None,
 ) -> Callable[[Builder], Builder]:
     """Register ``build(info, **settings) -> Method`` under ``name``.
 
@@ -65,13 +67,14 @@ def register(
             projection to the threat model, with settings that follow epsilon in any norm.
         base: the builder of another method, to which ``build`` hands its ``**settings``.
         fixed: settings of ``base`` that ``build`` chooses itself, so that nobody else can.
+        same_as: the name under which this method, with its defaults, is registered already.
     """
 
     def decorate(build: Builder) -> Builder:
         if name in _METHODS:
             raise ValueError(f"method {name!r} is registered twice")
         summary = (inspect.getdoc(build) or "").split("\n\n")[0].replace("\n", " ")
-        _METHODS[name] = MethodEntry(name, build, source, passes, summary, norms, base, fixed)
+        _METHODS[name] = MethodEntry(name, build, source, passes, summary, norms, base, fixed, same_as)
         return build
 
     return decorate

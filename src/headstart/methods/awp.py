@@ -12,7 +12,7 @@ from headstart.registry import ANY_NORM, build_method, register
 SOURCE = "Wu, Xia, Wang, NeurIPS 2020"
 
 
-@register("awp", source=SOURCE, passes="those of the method + 1F 1B", norms=ANY_NORM)
+@register("awp", source=SOURCE, passes="those of the method + 1F 1B", norms=ANY_NORM, same_as="pgd-at-awp")
 def build(
     info: TaskInfo,
     method: str = "pgd-at",

@@ -41,7 +41,11 @@ class CheckpointStep(SignSteps):
 
 @register("ssat", source="Kim, Lee, Lee, AAAI 2021", passes="(c+1)F 1Bx 1B, c = checkpoints (3)", norms=ANY_NORM)
 @register(
-    "fgsm-ckpt", source="Kim, Lee, Lee, AAAI 2021 (ssat by its other name)", passes="(c+1)F 1Bx 1B", norms=ANY_NORM
+    "fgsm-ckpt",
+    source="Kim, Lee, Lee, AAAI 2021 (ssat by its other name)",
+    passes="(c+1)F 1Bx 1B",
+    norms=ANY_NORM,
+    same_as="ssat",
 )
 def build(
     info: TaskInfo,
