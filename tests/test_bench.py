@@ -93,6 +93,17 @@ def test_a_data_set_stands_for_every_method_once(out: Path, tmp_path: Path, monk
     assert made == {f"digits-{name}-0" for name in methods()} - {"digits-fgsm-ckpt-0", "digits-awp-0"}
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"suite": "standrad"}, "unknown suite 'standrad'; did you mean 'standard'"), ({"seeds": []}, "nothing to train")],
+)
+def test_bad_settings_are_refused_before_training(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"recipes": ["digits/fgsm"], "seeds": [0], "suite": "fgsm", **changes}
+    with pytest.raises(UserError, match=said):
+        bench(out=tmp_path, overrides=SHORT, **settings)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_data_set_without_recipes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown data set with recipes 'digit'; did you mean 'digits'"):
         bench(["digit"], [0], "fgsm", tmp_path)

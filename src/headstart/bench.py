@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import Any
 
 from rich.console import Console
 
+from headstart.attacks.catalogue import SUITES
 from headstart.config import Recipe, every_recipe, load_recipe
 from headstart.engine.evaluate import evaluate
 from headstart.engine.train import train
-from headstart.errors import UserError
+from headstart.errors import UserError, unknown
 from headstart.files import write_text
 from headstart.report import bench_page
 
@@ -46,10 +46,16 @@ def bench(
         overrides: recipe fields for all.
 
     Raises:
-        UserError: a bad recipe or suite, or an ``out`` that holds runs or records of other settings.
+        UserError: a bad recipe or suite, no seed, or an ``out`` that holds runs or records of other settings.
     """
+    if suite not in SUITES:
+        raise unknown("suite", suite, SUITES)
+    if not recipes or not seeds:
+        raise UserError("nothing to train: give recipes and seeds, such as digits/fgsm-sdi --seeds [0,1,2]")
     planned = [
-        (name, load_recipe(name, **{**(overrides or {}), "seed": seed})) for name in expanded(recipes) for seed in seeds
+        (name, load_recipe(name, **{**(overrides or {}), "seed": seed}))
+        for name in expanded(recipes)
+        for seed in sorted(set(seeds))
     ]
     console = Console(stderr=True)
     records = []
@@ -68,8 +74,9 @@ def bench(
 
 
 def expanded(recipes: Sequence[str]) -> list[str]:
-    """Recipes, with all methods' in place of the name of a data set."""
-    return [name for given in recipes for name in ([given] if "/" in given or "." in given else every_recipe(given))]
+    """Recipes, each once, with all methods' in place of the name of a data set."""
+    lists = [[given] if "/" in given or "." in given else every_recipe(given) for given in recipes]
+    return list(dict.fromkeys(name for names in lists for name in names))
 
 
 def read_record(path: Path, recipe: Recipe, suite: str, n: int | None) -> dict[str, Any]:
@@ -95,9 +102,7 @@ def read_record(path: Path, recipe: Recipe, suite: str, n: int | None) -> dict[s
 
 def measure(name: str, recipe: Recipe, suite: str, run: Path, n: int | None) -> dict[str, Any]:
     """The record of one run."""
-    began = time.process_time()
     result = train(recipe, run, resume=run.exists())
-    cpu_seconds = time.process_time() - began
     light = evaluate(run, suite="light", n=n, device=recipe.device, seed=recipe.seed).to_json()
     final = evaluate(run, suite=suite, n=n, device=recipe.device, seed=recipe.seed).to_json(per_image=False)
     return {
@@ -109,7 +114,7 @@ def measure(name: str, recipe: Recipe, suite: str, run: Path, n: int | None) -> 
         "pgd-20": light["attacks"]["pgd-20"],
         "robust": final["robust"],
         "seconds": result.cost["seconds"],
-        "cpu_seconds": cpu_seconds,
+        "cpu_seconds": result.cost["processor_seconds"],
         "collapsed_epochs": [row["epoch"] for row in result.metrics if row["collapsed"]],
         "recipe": asdict(recipe),
         "cost": result.cost,

@@ -492,6 +492,14 @@ def test_cost_counts_passes_of_training_alone(tmp_path: Path, digits: ImageSet) 
     assert {"device", "torch", "headstart"} <= cost["environment"].keys()
 
 
+def test_seconds_of_the_processor_go_on_in_a_resumed_run(tmp_path: Path, digits: ImageSet) -> None:
+    first = train(tiny(max_steps=BATCHES), tmp_path, data=digits, progress=False).cost["processor_seconds"]
+    second = train(tiny(), tmp_path, data=digits, progress=False, resume=True).cost["processor_seconds"]
+    assert second > first > 0
+    again = train(tiny(), tmp_path, data=digits, progress=False, resume=True).cost["processor_seconds"]
+    assert again == pytest.approx(second, rel=0.5)  # nothing is left to do
+
+
 def test_weights_say_what_they_are(tmp_path: Path, digits: ImageSet) -> None:
     train(tiny(epsilon="51/255"), tmp_path, data=digits, progress=False)
     best = max(rows(tmp_path), key=lambda row: (row["val"]["pgd"], row["epoch"]))

@@ -53,13 +53,14 @@ class Meters:
 
 
 class Stopwatch:
-    """Seconds by what they were spent on, when the device had caught up."""
+    """Seconds by what they were spent on, when the device had caught up, and those of the processor in all of it."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.seconds: dict[str, float] = {}
+        self.processor_seconds = 0.0
         self._counted: str | None = None
-        self._since = 0.0
+        self._since = self._processor_since = 0.0
 
     @contextmanager
     def counting(self, what: str) -> Iterator[None]:
@@ -74,7 +75,8 @@ class Stopwatch:
     def _switch(self, what: str | None) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        now = time.perf_counter()
+        now, processor = time.perf_counter(), time.process_time()
         if self._counted:
             self.seconds[self._counted] = self.seconds.get(self._counted, 0.0) + now - self._since
-        self._counted, self._since = what, now
+            self.processor_seconds += processor - self._processor_since
+        self._counted, self._since, self._processor_since = what, now, processor

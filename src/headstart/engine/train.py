@@ -433,6 +433,7 @@ class Trainer:
             "rollbacks": self.rollbacks,
             "guard": self.guard.state_dict(),
             "seconds": self.stopwatch.seconds,
+            "processor_seconds": self.stopwatch.processor_seconds,
             "best": self.best,
             "random": random_state(self.device),
         }
@@ -457,7 +458,7 @@ class Trainer:
         self.clock = replace(clock, batch=min(clock.batch, self.loader.batches))  # on other processes an epoch may
         self.meters.load_state(state["meters"])
         self.metrics, self.rollbacks, self.best = state["metrics"], state["rollbacks"], state["best"]
-        self.stopwatch.seconds = state["seconds"]
+        self.stopwatch.seconds, self.stopwatch.processor_seconds = state["seconds"], state["processor_seconds"]
         self.guard.load_state_dict(state["guard"])
         vars(self.target.passes).update(state["passes"])
         if not set_random_state(state["random"], self.device):  # taken on other processes
@@ -488,7 +489,9 @@ class Trainer:
         }
 
     def cost(self) -> dict[str, float]:
-        """Seconds of updates, of validation and of the guard; images per second, passes, peak memory on a GPU."""
+        """Seconds of updates, of validation, of the guard, and of this process's threads in all of them; images per
+        second, passes, peak memory on a GPU.
+        """
         seconds = {kind: self.stopwatch.seconds.get(kind, 0.0) for kind in ("training", "validation", "guard")}
         images = self.clock.update / self.method.replays * self.recipe.batch_size
         memory = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0
@@ -496,6 +499,7 @@ class Trainer:
             "seconds": seconds["training"],
             "validation_seconds": seconds["validation"],
             "guard_seconds": seconds["guard"],
+            "processor_seconds": self.stopwatch.processor_seconds,
             "images_per_second": images / seconds["training"] if seconds["training"] else 0.0,
             **asdict(self.target.passes),
             "updates": self.clock.update,
