@@ -458,7 +458,8 @@ class Trainer:
         self.clock = replace(clock, batch=min(clock.batch, self.loader.batches))  # on other processes an epoch may
         self.meters.load_state(state["meters"])
         self.metrics, self.rollbacks, self.best = state["metrics"], state["rollbacks"], state["best"]
-        self.stopwatch.seconds, self.stopwatch.processor_seconds = state["seconds"], state["processor_seconds"]
+        self.stopwatch.seconds = state["seconds"]
+        self.stopwatch.processor_seconds = state.get("processor_seconds", 0.0)  # not yet in older checkpoints
         self.guard.load_state_dict(state["guard"])
         vars(self.target.passes).update(state["passes"])
         if not set_random_state(state["random"], self.device):  # taken on other processes
