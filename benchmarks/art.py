@@ -71,7 +71,7 @@ def compare(model: str, batch_size: int, batches: int, rounds: int) -> dict[str,
     import torch
 
     from benchmarks.timing import MethodStep, Workload, mean_seconds
-    from headstart.record import environment
+    from headstart.runs.environment import environment
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     steps: dict[str, Any] = {}

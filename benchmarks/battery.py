@@ -30,15 +30,15 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import Workload, devices_time, literal_sdi_step, method_step, pass_times
-from headstart.config import load_recipe
+from headstart.core.threat import LInf
 from headstart.data import load
-from headstart.engine.evaluate import evaluate
-from headstart.engine.launch import Interrupted
-from headstart.engine.train import train
-from headstart.models.generator import Generator
-from headstart.record import environment
-from headstart.registry import methods
-from headstart.threat import LInf
+from headstart.evaluation.evaluate import evaluate
+from headstart.methods.registry import methods
+from headstart.parts.generator import Generator
+from headstart.recipes.reader import load_recipe
+from headstart.runs.environment import environment
+from headstart.runs.launch import Interrupted
+from headstart.training.train import train
 
 ROOT = Path(__file__).resolve().parents[1]
 SLICE = 1000  # test images of one piece of AutoAttack

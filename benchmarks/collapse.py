@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 from headstart.api import evaluate, train
-from headstart.engine.checkpoint import load_state
-from headstart.record import environment
+from headstart.runs.checkpoint import load_state
+from headstart.runs.environment import environment
 
 RECIPE = "digits/fgsm"
 

@@ -38,12 +38,12 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import INTERVAL, MethodStep, Workload
-from headstart.config import load_recipe
 from headstart.data.streamed import random_crop
 from headstart.methods.fgsm_sdi import GeneratorInit
 from headstart.models import build_model
-from headstart.models.generator import Generator
-from headstart.record import environment
+from headstart.parts.generator import Generator
+from headstart.recipes.reader import load_recipe
+from headstart.runs.environment import environment
 
 METHODS = ("standard", "fgsm-rs", "sdi-memory", "fgsm-sdi", "pgd-at")
 IMAGES, CLASSES, SIZE = 1_281_167, 1000, 224  # of ImageNet's training set

@@ -28,13 +28,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from headstart.config import Recipe
-from headstart.data import Batch, load_parts
-from headstart.engine.folder import RunFolder
-from headstart.engine.launch import make_fabric
-from headstart.engine.train import Trainer
+from headstart.data import Batch
 from headstart.models import build_model
-from headstart.record import environment
+from headstart.recipes.recipe import Recipe
+from headstart.runs.environment import environment
+from headstart.runs.folder import RunFolder
+from headstart.runs.launch import make_fabric
+from headstart.training.feed import load_parts
+from headstart.training.train import Trainer
 
 START = """
 import time

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from headstart.demo import SHOWN, run_demo
+from headstart.campaigns.demo import SHOWN, run_demo
 
 COLUMNS = ("clean", "fgsm", "pgd", "autoattack", "seconds")
 

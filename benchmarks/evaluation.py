@@ -24,13 +24,13 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from headstart.attacks.suite import evaluate_model
-from headstart.config import load_recipe
+from headstart.core.threat import ThreatModel
 from headstart.data import load
-from headstart.engine.train import train
-from headstart.record import environment
-from headstart.threat import ThreatModel
-from headstart.weights import load_classifier
+from headstart.evaluation.measure import evaluate_model
+from headstart.recipes.reader import load_recipe
+from headstart.runs.classifier import load_classifier
+from headstart.runs.environment import environment
+from headstart.training.train import train
 
 MODELS = {"digits": ("digits/fgsm-sdi", {}), "cifar10": ("cifar10-small/fgsm-rs", {"epochs": 2})}
 SLICE = 250  # images, which is also the batch size

@@ -33,11 +33,11 @@ import torch
 from safetensors.numpy import load_file
 
 from headstart.api import train
-from headstart.engine.folder import RunFolder
-from headstart.engine.launch import Interrupted
-from headstart.engine.train import Trainer
 from headstart.errors import UserError
-from headstart.record import environment
+from headstart.runs.environment import environment
+from headstart.runs.folder import RunFolder
+from headstart.runs.launch import Interrupted
+from headstart.training.train import Trainer
 
 CHECKPOINT_EVERY = 5
 SMALLER_THAN_A_CHECKPOINT = 20_000  # bytes

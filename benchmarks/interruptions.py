@@ -23,8 +23,8 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from headstart.attacks.suite import PER_IMAGE
-from headstart.record import environment
+from headstart.evaluation.measure import PER_IMAGE
+from headstart.runs.environment import environment
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def headstart(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "headstart.cli", *arguments], check=True, env=ENVIRONMENT)
+    subprocess.run([sys.executable, "-m", "headstart", *arguments], check=True, env=ENVIRONMENT)
 
 
 def interrupted_twice(arguments: list[str], run: Path) -> tuple[int, int]:
@@ -91,7 +91,7 @@ def interrupted(arguments: list[str], run: Path, number: signal.Signals) -> int:
     """Start a training, wait for a checkpoint of its own and a little longer, send the signal; the exit code."""
     last = run / "checkpoints" / "last.pt"
     before = last.stat().st_mtime_ns if last.exists() else 0
-    process = subprocess.Popen([sys.executable, "-m", "headstart.cli", *arguments], env=ENVIRONMENT)
+    process = subprocess.Popen([sys.executable, "-m", "headstart", *arguments], env=ENVIRONMENT)
     while not last.exists() or last.stat().st_mtime_ns == before:
         if process.poll() is not None:
             raise RuntimeError(f"training ended with {process.returncode} before its first checkpoint")

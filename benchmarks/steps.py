@@ -45,8 +45,8 @@ from benchmarks.timing import (
     peak_bytes,
     single_passes,
 )
-from headstart.record import environment
-from headstart.registry import methods
+from headstart.methods.registry import methods
+from headstart.runs.environment import environment
 
 BATCH_SIZES = {"resnet18": 32, "small": 128}
 PRECISIONS: dict[str, dict[str, bool]] = {

@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from headstart.core import Clock, Passes, Step, Target, TaskInfo
+from headstart.core.layers import output_layer
 from headstart.core.method import GraphKey
-from headstart.core.target import output_layer
-from headstart.engine.graphs import GraphedUpdates
+from headstart.core.threat import ThreatModel
 from headstart.methods.fgsm_sdi import GeneratorInit
+from headstart.methods.registry import build_method
 from headstart.models import build_model
-from headstart.registry import build_method
-from headstart.threat import ThreatModel
+from headstart.training.graphs import GraphedUpdates
 
 EPSILON = 8 / 255
 # The run whose updates are timed is as long as the published ones, and they are those of an epoch in its middle: there

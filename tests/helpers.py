@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headstart.core import Clock, Method, Step, Target, TaskInfo
-from headstart.threat import ThreatModel
+from headstart.core.threat import ThreatModel
 
 CLASSES = 10
 IMAGE_SHAPE = (3, 8, 8)

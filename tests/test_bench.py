@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from headstart.bench import PASSES, bench
-from headstart.config import Recipe
+from headstart.campaigns.bench import PASSES, bench
 from headstart.errors import UserError
-from headstart.registry import build_method, methods
+from headstart.methods.registry import build_method, methods
+from headstart.recipes.recipe import Recipe
 from tests.helpers import info
 
 SHORT = {"epochs": 1, "max_steps": 6, "device": "cpu", "model_args": {"widths": [4, 8]}}
@@ -87,7 +87,7 @@ def test_a_data_set_stands_for_every_method_once(out: Path, tmp_path: Path, monk
     def instead(name: str, recipe: Recipe, *_: Any) -> dict[str, Any]:
         return like | {"recipe_name": name, "recipe": asdict(recipe)}
 
-    monkeypatch.setattr("headstart.bench.measure", instead)
+    monkeypatch.setattr("headstart.campaigns.bench.measure", instead)
     bench(["digits"], [0], "fgsm", tmp_path, n=40)
     made = {path.stem for path in (tmp_path / "records").iterdir()}
     assert made == {f"digits-{name}-0" for name in methods()} - {"digits-fgsm-ckpt-0", "digits-awp-0"}

@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from headstart.cli import LISTS, main
+from headstart.commands.list import LISTS
+from headstart.commands.main import main
 from headstart.models import build_model
 
 Capture = pytest.CaptureFixture[str]
@@ -152,8 +153,8 @@ def test_help_and_version_are_no_errors(capsys: Capture) -> None:
 def test_answers_before_torch_is_loaded(arguments: str) -> None:
     """Help within a fraction of a second."""
     code = (
-        "import sys, headstart.cli\n"
-        f"try: headstart.cli.main({arguments})\n"
+        "import sys, headstart.commands.main\n"
+        f"try: headstart.commands.main.main({arguments})\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'numpy', 'lightning_fabric', 'datasets', 'sklearn', 'pyarrow'} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
@@ -164,7 +165,7 @@ def test_answers_before_torch_is_loaded(arguments: str) -> None:
 
 def test_the_installed_command_exits_as_promised(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "headstart.cli", "train", "digits/fgsm-rs", "--epohcs", "3"],
+        [sys.executable, "-m", "headstart", "train", "digits/fgsm-rs", "--epohcs", "3"],
         capture_output=True,
         text=True,
         check=False,

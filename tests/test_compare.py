@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from headstart.cli import main
-from headstart.compare import Comparison, compare, compare_records
+from headstart.commands.main import main
 from headstart.errors import UserError
+from headstart.evaluation.compare import Comparison, compare, compare_records
 
 Record = dict[str, Any]
 
@@ -147,7 +147,7 @@ def test_what_has_no_record_is_measured_as_the_other_was(
         asked.append((source, settings))
         return Measured()
 
-    monkeypatch.setattr("headstart.engine.evaluate.evaluate", evaluate)
+    monkeypatch.setattr("headstart.evaluation.evaluate.evaluate", evaluate)
     first, second = files
     assert compare(first, "weights.pt").better == "b"
     assert compare("a:b", "weights.pt", n=100).suite == "quick"

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from headstart.config import Recipe, load_recipe, pixel_fraction, recipe_names, save_recipe
 from headstart.errors import UserError
+from headstart.recipes.fields import pixel_fraction
+from headstart.recipes.reader import load_recipe, recipe_names, save_recipe
+from headstart.recipes.recipe import Recipe
 
 
 @pytest.mark.parametrize(

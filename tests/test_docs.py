@@ -17,12 +17,12 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import headstart
-from headstart import registry
-from headstart.bench import expanded, markdown, summary
-from headstart.cli import main, make_parser
-from headstart.config import load_recipe
+from headstart.campaigns.bench import expanded, markdown, summary
+from headstart.commands.main import main, make_parser
 from headstart.core import Clock, Step, Target
-from headstart.registry import MethodEntry, build_method, methods
+from headstart.methods import registry
+from headstart.methods.registry import MethodEntry, build_method, methods
+from headstart.recipes.reader import load_recipe
 from tests.helpers import CLASSES, IMAGE_SHAPE, THREAT, batches, info, sgd, tiny_net
 
 ROOT = Path(headstart.__file__).parents[2]

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 from safetensors.torch import save_file
 
-from headstart.config import Recipe, save_recipe
 from headstart.models import build_model
+from headstart.recipes.reader import save_recipe
+from headstart.recipes.recipe import Recipe
 from tests.hub_server import STRANGER, TOKEN, Hub, serving
 
 # The client reads its address and whether it is offline when it is imported, so commands run in a process of their own.
 COMMANDS = """
 import contextlib, io, json, os, sys
-from headstart.cli import main
+from headstart.commands.main import main
 results = []
 for token, arguments in json.loads(sys.argv[1]):
     os.environ.pop("HF_TOKEN", None)

@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from headstart.core.target import Target, output_layer
+from headstart.core.layers import output_layer
+from headstart.core.target import Target
 from headstart.data import load as data
-from headstart.engine.train import train
 from headstart.errors import UserError
 from headstart.models import MODELS, build_model, check_network, normalization_of, normalized
-from tests.engine.runs import tiny
+from headstart.training.train import train
+from tests.training.runs import tiny
 
 RAW: dict[str, Any] = {"mean": None, "std": None}
 NARROW: dict[str, dict[str, Any]] = {

@@ -13,16 +13,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from headstart.config import load_recipe, recipe_names
 from headstart.core import TaskInfo
+from headstart.core.threat import ThreatModel
 from headstart.data import ImageSet
-from headstart.engine.train import train
 from headstart.errors import UserError
+from headstart.methods.registry import build_method, methods
 from headstart.models import build_model
-from headstart.registry import build_method, methods
-from headstart.threat import ThreatModel
+from headstart.recipes.reader import load_recipe, recipe_names
+from headstart.training.train import train
 from tests import helpers
-from tests.engine.runs import records
+from tests.training.runs import records
 
 CLASSES = 10
 TINY: dict[str, Any] = {

@@ -10,7 +10,7 @@ import pytest
 HEAVY = ("torch", "lightning_fabric", "datasets", "sklearn", "plotly", "pyarrow", "pandas")
 REPORT = """
 import sys
-from headstart.cli import main
+from headstart.commands.main import main
 try:
     code = main({arguments!r})
 except SystemExit as stop:

@@ -14,10 +14,10 @@ from torch.optim import Adam
 
 from headstart.attacks import fgsm, pgd
 from headstart.core import Target
+from headstart.core.threat import NORMS, ThreatModel
 from headstart.errors import UserError
+from headstart.methods.registry import build_method, methods
 from headstart.models import build_model
-from headstart.registry import build_method, methods
-from headstart.threat import NORMS, ThreatModel
 from tests.contracts.expectations import EXPECTED
 from tests.helpers import batches, clocks, info, run_method, sgd, tiny_net, update
 

@@ -15,14 +15,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from headstart import train as train_from_python
-from headstart.config import load_recipe
 from headstart.data import ImageSet
-from headstart.engine.evaluate import evaluate
-from headstart.engine.train import train
 from headstart.errors import UserError
+from headstart.evaluation.evaluate import evaluate
 from headstart.models import build_model, normalization_of, normalized
-from headstart.weights import load_classifier, read_weights
-from tests.engine.runs import tiny
+from headstart.recipes.reader import load_recipe
+from headstart.runs.classifier import load_classifier, read_weights
+from headstart.training.train import train
+from tests.training.runs import tiny
 
 ARGS = {"widths": [4, 8]}
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]

@@ -6,22 +6,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Recipe", "UserError", "evaluate", "load_method", "load_recipe", "pull", "push", "train"]
+__all__ = ["Recipe", "UserError", "evaluate", "load_classifier", "load_method", "load_recipe", "pull", "push", "train"]
 
 if TYPE_CHECKING:
     from headstart.api import evaluate, load_method, train
-    from headstart.config import Recipe, load_recipe
     from headstart.errors import UserError
-    from headstart.hub import pull, push
+    from headstart.recipes.reader import load_recipe
+    from headstart.recipes.recipe import Recipe
+    from headstart.runs.classifier import load_classifier
+    from headstart.runs.hub import pull, push
 
 _HOMES = {
-    "Recipe": "headstart.config",
+    "Recipe": "headstart.recipes.recipe",
     "UserError": "headstart.errors",
     "evaluate": "headstart.api",
+    "load_classifier": "headstart.runs.classifier",
     "load_method": "headstart.api",
-    "load_recipe": "headstart.config",
-    "pull": "headstart.hub",
-    "push": "headstart.hub",
+    "load_recipe": "headstart.recipes.recipe",
+    "pull": "headstart.runs.hub",
+    "push": "headstart.runs.hub",
     "train": "headstart.api",
 }
 

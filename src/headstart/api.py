@@ -8,14 +8,15 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from headstart.config import load_recipe, pixel_fraction
 from headstart.core import Clock, Step, Target, TaskInfo
+from headstart.core.threat import ThreatModel
 from headstart.data import ImageSet, from_python
-from headstart.engine.evaluate import evaluate
-from headstart.engine.train import TrainResult
-from headstart.engine.train import train as train_by_recipe
-from headstart.registry import build_method
-from headstart.threat import ThreatModel
+from headstart.evaluation.evaluate import evaluate
+from headstart.methods.registry import build_method
+from headstart.recipes.fields import pixel_fraction
+from headstart.recipes.reader import load_recipe
+from headstart.training.train import TrainResult
+from headstart.training.train import train as train_by_recipe
 
 __all__ = ["LoopMethod", "evaluate", "load_method", "train"]
 
@@ -41,7 +42,7 @@ def train(
         fields: recipe fields, such as ``epochs=10`` or ``epsilon="4/255"``.
 
     Raises:
-        UserError: see ``headstart.engine.train.train``.
+        UserError: see ``headstart.training.train.train``.
     """
     found = None if data is None or isinstance(data, str) else from_python(data)
     if data is not None:

@@ -1,4 +1,4 @@
-"""The one exception for bad input, and the helper that suggests the nearest valid name."""
+"""The exceptions for bad input, and the helper that suggests the nearest valid name."""
 
 from __future__ import annotations
 
@@ -14,9 +14,33 @@ class UserError(Exception):
     """The user's input is wrong: one line naming the value, what is allowed and the remedy (exit code 2)."""
 
 
-def unknown(kind: str, value: str, allowed: Iterable[str]) -> UserError:
+class SettingError(UserError):
+    """A setting, name or flag that does not exist, or a value that it does not take."""
+
+
+class DataError(UserError):
+    """Images or labels that cannot be found, read or used."""
+
+
+class WeightsError(UserError):
+    """Weights, a checkpoint or a network that cannot be read, or that do not belong together."""
+
+
+class StorageError(UserError):
+    """A file or folder that cannot be written, or that holds something else; what was saved before is untouched."""
+
+
+class OutOfMemory(UserError):
+    """Too little memory on the device or the machine."""
+
+
+class Diverged(UserError):
+    """Training whose loss, weights or state became infinite or NaN."""
+
+
+def unknown(kind: str, value: str, allowed: Iterable[str]) -> SettingError:
     """An error for a name that does not exist, with the nearest valid one."""
     names = sorted(allowed)
     near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return UserError(f"unknown {kind} {value!r}{hint} (allowed: {', '.join(names)})")
+    return SettingError(f"unknown {kind} {value!r}{hint} (allowed: {', '.join(names)})")

@@ -9,7 +9,7 @@ import torch
 from attack_models import CLASSES, SHAPE
 from torch import Tensor, nn
 
-from headstart.threat import ThreatModel
+from headstart.core.threat import ThreatModel
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,9 @@ from tests.helpers import info, run_method
 from torch import Tensor, nn
 from torch.optim import Adam
 
+from headstart.core.threat import ThreatModel
+from headstart.methods.registry import build_method
 from headstart.models import build_model
-from headstart.registry import build_method
-from headstart.threat import ThreatModel
 
 EPSILON = 0.15
 TRAINING, BATCH = 1024, 64

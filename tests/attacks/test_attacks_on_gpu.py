@@ -10,8 +10,8 @@ from attack_models import linear_task
 from torch import Tensor, nn
 
 from headstart.attacks import fgsm, pgd
-from headstart.attacks.suite import evaluate_model
-from headstart.threat import ThreatModel
+from headstart.core.threat import ThreatModel
+from headstart.evaluation.measure import evaluate_model
 
 pytestmark = [
     pytest.mark.gpu,

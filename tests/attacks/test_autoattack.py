@@ -8,9 +8,9 @@ from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
 from headstart.attacks.autoattack import VERSIONS, autoattack, targets
-from headstart.attacks.suite import evaluate_model
+from headstart.core.threat import ThreatModel
 from headstart.errors import UserError
-from headstart.threat import ThreatModel
+from headstart.evaluation.measure import evaluate_model
 
 
 def tiny_network(classes: int = 10) -> nn.Module:

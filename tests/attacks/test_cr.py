@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from headstart.attacks import pgd
 from headstart.attacks.cr import cr_attack
+from headstart.core.threat import ThreatModel
 from headstart.errors import UserError
-from headstart.threat import ThreatModel
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from headstart.attacks import fgsm, pgd
 from headstart.attacks.autoattack import autoattack
-from headstart.threat import ThreatModel
+from headstart.core.threat import ThreatModel
 
 
 def seeded(seed: int) -> torch.Generator:

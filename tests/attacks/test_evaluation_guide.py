@@ -12,9 +12,9 @@ from digit_models import EPSILON, held_out, trained
 from torch import Generator, Tensor, nn
 
 import headstart
-from headstart.attacks.catalogue import ATTACKS, SUITES, Task
-from headstart.attacks.suite import evaluate_model
-from headstart.threat import ThreatModel
+from headstart.core.threat import ThreatModel
+from headstart.evaluation.measure import evaluate_model
+from headstart.evaluation.suites import ATTACKS, SUITES, Task
 
 GUIDE = (Path(headstart.__file__).parents[2] / "docs" / "evaluation.md").read_text()
 PYTHON = re.findall(r"^```python\n(.*?)^```", GUIDE, re.M | re.S)

@@ -10,11 +10,12 @@ from attack_models import Wrapped, linear_task
 from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
-from headstart.attacks.fast import Bfloat16, Remembering, folded
-from headstart.attacks.suite import evaluate_model
+from headstart.attacks.remembering import Remembering
+from headstart.core.threat import ThreatModel
 from headstart.errors import UserError
+from headstart.evaluation.measure import evaluate_model
+from headstart.evaluation.search import Bfloat16, folded
 from headstart.models import build_model
-from headstart.threat import ThreatModel
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from headstart.attacks import fgsm, pgd
 from headstart.attacks.scores import input_gradient, margin
+from headstart.core.threat import ThreatModel
 from headstart.errors import UserError
-from headstart.threat import ThreatModel
 
 Attack = Callable[..., Tensor]
 

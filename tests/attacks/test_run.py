@@ -13,10 +13,10 @@ from attack_models import Noisy, Wrapped, linear_task
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from headstart.attacks.run import Attacker
-from headstart.attacks.suite import SUITES, Evaluation, evaluate_model
+from headstart.core.threat import ThreatModel
 from headstart.errors import UserError
-from headstart.threat import ThreatModel
+from headstart.evaluation.measure import SUITES, Evaluation, evaluate_model
+from headstart.evaluation.run import Attacker
 
 EPSILON = 2 / 255
 TIMES = ("seconds", "attack_seconds", "processes")

@@ -21,11 +21,11 @@ from attack_models import (
 )
 from torch import Tensor, nn
 
-from headstart.attacks import run as run_module
-from headstart.attacks.catalogue import ATTACKS, PGD, SUITES, Attack, BatchAttack, Suite, Task
-from headstart.attacks.suite import Evaluation, evaluate_model
+from headstart.core.threat import ThreatModel
 from headstart.errors import UserError
-from headstart.threat import ThreatModel
+from headstart.evaluation import run as run_module
+from headstart.evaluation.measure import Evaluation, evaluate_model
+from headstart.evaluation.suites import ATTACKS, PGD, SUITES, Attack, BatchAttack, Suite, Task
 
 
 def run(

@@ -16,10 +16,10 @@ from digit_models import EPSILON, digits, held_out, trained
 from torch import Tensor, nn
 
 import headstart
-from headstart.attacks import masking
-from headstart.attacks.masking import Evidence, warnings_of_attacks, warnings_of_overlap
-from headstart.attacks.suite import Evaluation, evaluate_model
-from headstart.threat import ThreatModel
+from headstart.core.threat import ThreatModel
+from headstart.evaluation import warnings as masking
+from headstart.evaluation.measure import Evaluation, evaluate_model
+from headstart.evaluation.warnings import Evidence, warnings_of_attacks, warnings_of_overlap
 
 ROOT = Path(headstart.__file__).parents[2]
 

@@ -7,7 +7,7 @@ import torch
 
 from headstart.core import Method, TaskInfo
 from headstart.data import ImageSet, load
-from headstart.registry import build_method, methods
+from headstart.methods.registry import build_method, methods
 from tests.contracts.expectations import EXPECTED, Expected
 from tests.helpers import info
 

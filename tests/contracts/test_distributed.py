@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from headstart.core import Target
-from headstart.registry import methods
+from headstart.methods.registry import methods
 from tests.contracts.conftest import build
 from tests.contracts.expectations import EXPECTED
 from tests.contracts.test_methods import SECOND_EPOCH, tensors

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from headstart.core import Passes, Step, Target
+from headstart.core.threat import ThreatModel
 from headstart.data import Batch, ImageSet
-from headstart.engine.train import Trainer, TrainResult, train
-from headstart.registry import methods
-from headstart.threat import ThreatModel
+from headstart.methods.registry import methods
+from headstart.training.train import Trainer, TrainResult, train
 from tests.contracts.conftest import build
 from tests.contracts.expectations import EXPECTED, Expected
 from tests.contracts.observers import ConvolutionCounter, HostSynchronisation, no_host_synchronisation
-from tests.engine.runs import BATCHES, tiny
 from tests.helpers import THREAT, batches, clocks, run_method, sgd, tiny_net, update
+from tests.training.runs import BATCHES, tiny
 
 PER_EPOCH = 4
 SECOND_EPOCH = [*batches(PER_EPOCH), *batches(PER_EPOCH)]  # every sample twice, for methods that remember it

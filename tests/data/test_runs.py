@@ -11,15 +11,16 @@ import torch
 from torch.utils.data import Dataset
 
 import headstart
-from headstart.cli import main
-from headstart.data import ImageSet, StreamedSet, find, from_python, in_memory, load, load_parts
+from headstart.commands.main import main
+from headstart.data import ImageSet, StreamedSet, find, from_python, in_memory, load
 from headstart.data.decode import resized
-from headstart.engine.train import train
 from headstart.errors import UserError
 from headstart.parts.memory import SampleMemory
+from headstart.training.feed import load_parts
+from headstart.training.train import train
 from tests.data import pictures
-from tests.engine.runs import records, tiny
 from tests.helpers import info
+from tests.training.runs import records, tiny
 
 SIZE = 16
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from headstart.config import load_recipe
-from headstart.data import ImageSet, load_parts
+from headstart.data import ImageSet
 from headstart.errors import UserError
+from headstart.recipes.reader import load_recipe
+from headstart.training.feed import load_parts
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ from tests.reference.literal import LiteralGenerator, copy_generator
 from torch import Tensor, nn
 
 from headstart.core import Clock, Method, Step, Target
+from headstart.core.threat import ThreatModel
 from headstart.data import ImageSet, ResidentLoader
-from headstart.engine.average import WeightAverage
 from headstart.errors import UserError
+from headstart.methods.registry import build_method, methods
 from headstart.parts.losses import jensen_shannon
 from headstart.parts.memory import SampleMemory, shifted
-from headstart.registry import build_method, methods
-from headstart.threat import ThreatModel
+from headstart.training.average import WeightAverage
 
 TOLERANCE = 1e-6
 EPS = THREAT.epsilon

@@ -9,9 +9,9 @@ import torch
 from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
-from headstart.attacks.fast import Remembering
+from headstart.attacks.remembering import Remembering
+from headstart.core.threat import ThreatModel
 from headstart.errors import UserError, unknown
-from headstart.threat import ThreatModel
 
 VERSIONS: dict[str, tuple[str, ...]] = {
     "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),

@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from headstart.attacks.scores import Score, cross_entropy, input_gradient, margin
+from headstart.core.threat import ThreatModel
 from headstart.errors import UserError
-from headstart.threat import ThreatModel
 
 ITERATIONS, PERIOD, ROUNDS = 150, 30, 5
 RELAXED, HOPELESS, SHRINK = PERIOD // 3, 2 * PERIOD // 3 - 1, 2 * PERIOD // 3

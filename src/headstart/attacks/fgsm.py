@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.attacks.scores import cross_entropy, input_gradient
-from headstart.threat import ThreatModel
+from headstart.core.threat import ThreatModel
 
 
 @torch.no_grad()

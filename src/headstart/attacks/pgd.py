@@ -6,8 +6,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from headstart.attacks.scores import Score, find_score, input_gradient, margin
+from headstart.core.threat import ThreatModel
 from headstart.errors import UserError
-from headstart.threat import ThreatModel
 
 
 @torch.no_grad()

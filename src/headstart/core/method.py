@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from headstart.core.step import Step
 from headstart.core.target import Target
-from headstart.threat import ThreatModel
+from headstart.core.threat import ThreatModel
 
 GraphKey = tuple[Any, ...] | None
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from headstart.threat import ThreatModel
+from headstart.core.threat import ThreatModel
 
 
 @dataclass(frozen=True)

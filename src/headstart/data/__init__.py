@@ -10,7 +10,7 @@ loading    what training and evaluation call: it chooses between the last two
 """
 
 from headstart.data.images import ImageSet
-from headstart.data.loading import Found, Loader, TrainingSet, from_python, in_memory, load, load_parts, make_loader
+from headstart.data.loading import Found, Loader, TrainingSet, divided, from_python, in_memory, load, make_loader
 from headstart.data.resident import Batch, ResidentLoader
 from headstart.data.sources import SOURCES, find
 from headstart.data.streamed import StreamedLoader, StreamedSet
@@ -25,10 +25,10 @@ __all__ = [
     "StreamedLoader",
     "StreamedSet",
     "TrainingSet",
+    "divided",
     "find",
     "from_python",
     "in_memory",
     "load",
-    "load_parts",
     "make_loader",
 ]

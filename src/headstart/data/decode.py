@@ -17,10 +17,9 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
-from headstart.config import OnBadImage
 from headstart.data.cache import remembered
 from headstart.data.encoded import Encoded, EncodedSet
-from headstart.data.images import ImageSet
+from headstart.data.images import ImageSet, OnBadImage
 from headstart.errors import UserError
 
 Box: TypeAlias = tuple[float, float, float, float]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ import xxhash
 from torch import Tensor
 
 from headstart.errors import UserError
+
+OnBadImage = Literal["error", "skip"]
 
 
 class Unlabelled(UserError):

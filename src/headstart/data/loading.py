@@ -8,10 +8,9 @@ from typing import Any, TypeAlias
 import torch
 from torch.utils.data import Dataset
 
-from headstart.config import OnBadImage, Recipe
 from headstart.data.decode import decode, decode_centres
 from headstart.data.encoded import EncodedSet, ItemSet
-from headstart.data.images import ImageSet, divide, from_arrays
+from headstart.data.images import ImageSet, OnBadImage, divide, from_arrays
 from headstart.data.resident import ResidentLoader
 from headstart.data.sources import Split, find
 from headstart.data.streamed import StreamedLoader, StreamedSet
@@ -65,35 +64,63 @@ def in_memory(
     return decode_centres(data, torch.arange(len(data))[:n], image_size, on_bad_image)
 
 
-def load_parts(recipe: Recipe, data: Found | None = None) -> tuple[TrainingSet, ImageSet]:
-    """The training part and the validation part of the recipe's data, or of ``data``; never overlapping.
+def divided(
+    data: Found,
+    val_size: int,
+    *,
+    samples: int | None = None,
+    image_size: int | None = None,
+    on_bad_image: OnBadImage = "error",
+) -> tuple[TrainingSet, ImageSet]:
+    """The training part and the validation part of a training set; never overlapping.
 
     With ``image_size`` the training part is streamed, and the validation part holds central squares in memory.
+
+    Args:
+        val_size: images of the validation part.
+        samples: take the first so many images alone; default all.
+
+    Raises:
+        UserError: fewer images than that; see ``in_memory``.
     """
-    if data is None:
-        data = find(recipe.data, "train", recipe.image_column, recipe.label_column)
-    if isinstance(data, ImageSet) or recipe.image_size is None:
-        images = in_memory(data, recipe.image_size, on_bad_image=recipe.on_bad_image)
-        return images.take(slice(0, _count(recipe, images)), images.name).split(recipe.val_size)
-    train, val = divide(_count(recipe, data), recipe.val_size, data.name)
-    streamed = StreamedSet(data, train, recipe.image_size, recipe.on_bad_image, f"{data.name} (training part)")
-    return streamed, decode_centres(data, val, recipe.image_size, recipe.on_bad_image)
+    if isinstance(data, ImageSet) or image_size is None:
+        images = in_memory(data, image_size, on_bad_image=on_bad_image)
+        return images.take(slice(0, _count(images, samples)), images.name).split(val_size)
+    train, val = divide(_count(data, samples), val_size, data.name)
+    streamed = StreamedSet(data, train, image_size, on_bad_image, f"{data.name} (training part)")
+    return streamed, decode_centres(data, val, image_size, on_bad_image)
 
 
-def make_loader(data: TrainingSet, recipe: Recipe, device: torch.device, rank: int, world_size: int) -> Loader:
-    """The batches of one process: resident on the device, or streamed."""
+def make_loader(
+    data: TrainingSet,
+    *,
+    batch_size: int,
+    device: torch.device,
+    seed: int = 0,
+    pad: int = 0,
+    drop_last: bool = False,
+    workers: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Loader:
+    """The batches of one process: resident on the device, or streamed.
+
+    Args:
+        batch_size: samples over all processes.
+        pad: random crop shift in pixels, of a resident set.
+        workers: decoding processes of a streamed set; None for one per core that falls to this process.
+    """
     shared: dict[str, Any] = {
-        "batch_size": recipe.batch_size // world_size,
-        "seed": recipe.seed,
+        "batch_size": batch_size // world_size,
+        "seed": seed,
         "device": device,
         "rank": rank,
         "world_size": world_size,
-        "drop_last": recipe.drop_last,
+        "drop_last": drop_last,
     }
     if isinstance(data, ImageSet):
-        return ResidentLoader(data, pad=recipe.pad, **shared)
-    workers = recipe.workers if recipe.workers is not None else default_workers(recipe.devices)
-    return StreamedLoader(data, workers=workers, **shared)
+        return ResidentLoader(data, pad=pad, **shared)
+    return StreamedLoader(data, workers=default_workers() if workers is None else workers, **shared)
 
 
 def default_workers(devices: int = 1) -> int:
@@ -102,11 +129,10 @@ def default_workers(devices: int = 1) -> int:
     return min(MOST_WORKERS, max(1, cores // devices))
 
 
-def _count(recipe: Recipe, data: Found) -> int:
-    """How many images the recipe wants of a training set."""
-    if recipe.samples is not None and recipe.samples > len(data):
-        raise UserError(f"samples is {recipe.samples}; {data.name} has {len(data)} images")
-    return recipe.samples or len(data)
+def _count(data: Found, samples: int | None) -> int:
+    if samples is not None and samples > len(data):
+        raise UserError(f"samples is {samples}; {data.name} has {len(data)} images")
+    return samples or len(data)
 
 
 def _check_in_memory(data: ImageSet, image_size: int | None) -> None:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from headstart.config import OnBadImage
 from headstart.data.decode import Box, attempt, left_out, resized, unreadable
 from headstart.data.encoded import SHUFFLE_BUFFER, EncodedSet
+from headstart.data.images import OnBadImage
 from headstart.data.resident import Batch, generator
 from headstart.errors import UserError
 

@@ -8,10 +8,10 @@ from torch import Tensor
 from headstart.core.method import Method, TaskInfo
 from headstart.core.step import Step
 from headstart.core.target import Target
+from headstart.methods.registry import register
 from headstart.parts.ascents import SignSteps
 from headstart.parts.inits import Uniform
 from headstart.parts.losses import CrossEntropy
-from headstart.registry import register
 
 # (lambda2, lambda3) as tuned by the authors, by 255 * epsilon; for up to some tens of classes, and for more.
 Tuned = dict[int, tuple[float, float]]

@@ -6,8 +6,8 @@ from typing import Any
 
 from headstart.core.method import Method, TaskInfo
 from headstart.methods import pgd_at, trades
+from headstart.methods.registry import ANY_NORM, build_method, register
 from headstart.parts.awp import AdversarialWeights
-from headstart.registry import ANY_NORM, build_method, register
 
 SOURCE = "Wu, Xia, Wang, NeurIPS 2020"
 

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from headstart import comm
+from headstart.core import distributed
 from headstart.core.method import Loss, Method, TaskInfo
 from headstart.core.step import Clock, Step
 from headstart.core.target import Target
+from headstart.methods.registry import register
 from headstart.parts.ascents import SignSteps
 from headstart.parts.inits import Uniform
 from headstart.parts.losses import cross_entropy, smoothing_of
 from headstart.parts.memory import MomentumPrior, published_reset
-from headstart.registry import register
 
 SOURCE = "Zhao, Zhang, Kong, Yin, ICCV 2023"
 
@@ -61,7 +61,7 @@ class ConvergenceGate(Loss):
             self.sums.zero_()
         benign = cross_entropy(getattr(step, self.benign), step.y, self.label_smoothing)
         n = len(step.y)
-        batch = comm.sum_(torch.stack([n * benign.detach(), benign.new_full((), n)]))
+        batch = distributed.sum_(torch.stack([n * benign.detach(), benign.new_full((), n)]))
         self.sums += batch
         loss = cross_entropy(step.logits, step.y, self.label_smoothing)
         if not self.open(step.clock):

@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headstart import comm
+from headstart.core import distributed
 from headstart.core.method import Init, Method, TaskInfo
 from headstart.core.step import Step
 from headstart.core.target import Target
+from headstart.methods.registry import register
 from headstart.parts.ascents import SignSteps
 from headstart.parts.inits import Uniform, Zero
 from headstart.parts.losses import CrossEntropy
-from headstart.registry import register
 
 PASSES = "5F 1Bx 4B, three of each as one pass of 3 batches"
 
@@ -56,7 +56,7 @@ class AdaptiveLinearityError(LinearityError):
 
     def observe(self, step: Step) -> None:
         error = self.error.double()
-        comm.mean_([error])
+        distributed.mean_([error])
         n, mean, deviations = self.seen
         spread = (deviations / n.clamp_min(1)).sqrt()
         stands_out = (n > 2) & (error > mean + self.sensitivity * spread)

@@ -9,10 +9,10 @@ from torch import Tensor
 from headstart.core.method import Method, TaskInfo
 from headstart.core.step import Step
 from headstart.core.target import Target
+from headstart.methods.registry import register
 from headstart.parts.ascents import NoAscent
 from headstart.parts.inits import Uniform
 from headstart.parts.losses import CrossEntropy
-from headstart.registry import register
 
 INSIDE = 1e-7  # how far from its bounds, in pixel fractions, an entry of the perturbation counts as free
 

@@ -1,10 +1,10 @@
 """Single-step training from zero."""
 
 from headstart.core.method import Method, TaskInfo
+from headstart.methods.registry import ANY_NORM, register
 from headstart.parts.ascents import SignSteps
 from headstart.parts.inits import Zero
 from headstart.parts.losses import CrossEntropy
-from headstart.registry import ANY_NORM, register
 
 
 @register("fgsm", source="Goodfellow, Shlens, Szegedy, ICLR 2015", passes="2F 1Bx 1B", norms=ANY_NORM)

@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from headstart import comm
+from headstart.core import distributed
 from headstart.core.method import Method, TaskInfo
 from headstart.core.step import Step
 from headstart.core.target import Target
 from headstart.errors import UserError
 from headstart.methods.fgsm_uap import SOURCE, Universal
+from headstart.methods.registry import register
 from headstart.parts.aligned import aligned
 from headstart.parts.losses import cross_entropy
-from headstart.registry import register
 
 
 class FeatureRouted(Universal):
@@ -45,7 +45,7 @@ class FeatureRouted(Universal):
         loss = cross_entropy(self.classify(F.relu(routed)), step.y, self.label_smoothing)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        comm.mean_(p.grad for p in self.optimizer.param_groups[0]["params"])
+        distributed.mean_(p.grad for p in self.optimizer.param_groups[0]["params"])
         self.optimizer.step()
         group: Tensor = routed.argmax(1)
         return group

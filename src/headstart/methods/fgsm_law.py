@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headstart import comm
+from headstart.core import distributed
 from headstart.core.method import Loss, Method, TaskInfo
 from headstart.core.step import Step
 from headstart.core.target import Target
 from headstart.errors import UserError
+from headstart.methods.registry import register
 from headstart.parts.ascents import SignSteps
 from headstart.parts.inits import Bernoulli
 from headstart.parts.losses import cross_entropy, smoothing_of
-from headstart.registry import register
 
 Reference = Literal["clean", "initial"]
 # lambda, true-class weight, threshold of the weight average; of CIFAR-10, CIFAR-100 and Tiny-ImageNet
@@ -108,7 +108,7 @@ class LAW(Method):
         reference, extra = (step.clean, 0) if self.reference == "clean" else (step.logits0, 1)
         assert step.logits is not None
         assert reference is not None
-        correct = comm.sum_(torch.stack([(z.argmax(1) == step.y).sum() for z in (step.logits, reference)]))
+        correct = distributed.sum_(torch.stack([(z.argmax(1) == step.y).sum() for z in (step.logits, reference)]))
         return correct[0] < self.threshold * (correct[1] + extra)
 
 

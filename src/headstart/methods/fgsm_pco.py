@@ -8,10 +8,10 @@ from torch import Tensor
 from headstart.core.method import Loss, Method, TaskInfo
 from headstart.core.step import Step
 from headstart.core.target import Target
+from headstart.methods.registry import register
 from headstart.parts.ascents import SignSteps
 from headstart.parts.losses import cross_entropy, smoothing_of
 from headstart.parts.memory import Remembered, SampleMemory, perturbation_memory
-from headstart.registry import register
 
 
 class ConfidenceMix(SignSteps):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from headstart.core.method import Init, Method, TaskInfo
+from headstart.methods.registry import register
 from headstart.parts.aligned import aligned
 from headstart.parts.losses import smoothing_of
 from headstart.parts.memory import BatchMemory, MomentumPrior, Remembered, perturbation_memory, published_reset
-from headstart.registry import register
 
 SOURCE = "Jia et al., ECCV 2022"
 

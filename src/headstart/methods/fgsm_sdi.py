@@ -8,16 +8,16 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from headstart import comm
+from headstart.core import distributed
 from headstart.core.method import GraphKey, Init, Method, TaskInfo
 from headstart.core.step import Clock, Step
 from headstart.core.target import Target
 from headstart.errors import UserError
-from headstart.models.generator import Generator
+from headstart.methods.registry import register
 from headstart.parts.ascents import SignSteps
+from headstart.parts.generator import Generator
 from headstart.parts.losses import CrossEntropy, cross_entropy, smoothing_of
 from headstart.parts.memory import SampleMemory
-from headstart.registry import register
 
 Conditioning = Literal["image+gradient", "image+memory", "gradient", "image"]
 GeneratorSchedule = Literal["constant", "multi-step", "cosine"]
@@ -112,8 +112,8 @@ class GeneratorInit(Init):
         robust_loss = cross_entropy(target.through(step.x + delta), step.y, self.label_smoothing)
         self.optimizer.zero_grad()
         (-robust_loss).backward()  # type: ignore[no-untyped-call]
-        comm.mean_(p.grad for p in self.generator.parameters() if p.grad is not None)
-        comm.mean_(self.generator.buffers())
+        distributed.mean_(p.grad for p in self.generator.parameters() if p.grad is not None)
+        distributed.mean_(self.generator.buffers())
         self.optimizer.param_groups[0]["lr"] = self.lr * decay(self.schedule, step.clock)
         self.optimizer.step()
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from headstart import comm
+from headstart.core import distributed
 from headstart.core.method import Init, Method, TaskInfo
 from headstart.core.step import Step
 from headstart.core.target import Target
+from headstart.methods.registry import register
 from headstart.parts.aligned import aligned
 from headstart.parts.memory import normalised_l1
-from headstart.registry import register
 
 SOURCE = "Pan, Li, Yao, AAAI 2024"
 
@@ -55,8 +55,10 @@ class Universal(Init):
         assert step.grad0 is not None
         assert self.group is not None
         g = normalised_l1(step.grad0)
-        total = comm.sum_(torch.zeros_like(self.momenta).index_add_(0, self.group, g))
-        count = comm.sum_(g.new_zeros(len(total)).index_add_(0, self.group, g.new_ones(len(g)))).view(-1, 1, 1, 1)
+        total = distributed.sum_(torch.zeros_like(self.momenta).index_add_(0, self.group, g))
+        count = distributed.sum_(g.new_zeros(len(total)).index_add_(0, self.group, g.new_ones(len(g)))).view(
+            -1, 1, 1, 1
+        )
         v = total / count.clamp_min(1) + self.decay * self.momenta
         moved = (self.directions + step.threat.direction(v)).clamp(-1, 1)
         self.momenta.copy_(v.where(count > 0, self.momenta))

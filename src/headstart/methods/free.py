@@ -8,10 +8,10 @@ from headstart.core.method import Init, Method, TaskInfo
 from headstart.core.step import Step
 from headstart.core.target import Target
 from headstart.errors import UserError
+from headstart.methods.registry import ANY_NORM, register
 from headstart.parts.ascents import NoAscent
 from headstart.parts.losses import CrossEntropy
 from headstart.parts.memory import BatchMemory
-from headstart.registry import ANY_NORM, register
 
 
 class Carried(Init):

@@ -7,8 +7,8 @@ from torch import Tensor
 from headstart.core.method import Method, TaskInfo
 from headstart.core.step import Clock
 from headstart.core.target import BatchNormMode
+from headstart.methods.registry import register
 from headstart.parts.guided import guided
-from headstart.registry import register
 
 
 def squared_distance(logits: Tensor, other: Tensor) -> Tensor:

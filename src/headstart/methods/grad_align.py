@@ -9,10 +9,10 @@ from torch import Tensor
 from headstart.core.method import Method, TaskInfo
 from headstart.core.step import Step
 from headstart.core.target import Target
+from headstart.methods.registry import register
 from headstart.parts.ascents import SignSteps
 from headstart.parts.inits import Zero
 from headstart.parts.losses import CrossEntropy, cross_entropy
-from headstart.registry import register
 
 TUNED = 16  # largest epsilon, in 255ths, for which the authors chose lambda; the law explodes beyond
 

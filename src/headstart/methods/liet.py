@@ -7,14 +7,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from headstart import comm
+from headstart.core import distributed
 from headstart.core.method import GraphKey, Init, Method, TaskInfo
 from headstart.core.step import Step
 from headstart.core.target import Target
 from headstart.errors import UserError
+from headstart.methods.registry import register
 from headstart.parts.ascents import SignSteps
 from headstart.parts.losses import Aligned, Criterion, jensen_shannon
-from headstart.registry import register
 
 
 def randomly_smoothed(logits: Tensor, y: Tensor, label_smoothing: float) -> Tensor:
@@ -56,7 +56,7 @@ class LabelTemplates(Init):
         labels = torch.arange(len(self.templates), device=step.y.device)
         grey = torch.full_like(self.templates, 0.5)
         grad, _ = target.ascend(grey, lambda z: self.criterion(z, labels), batch_norm="eval")
-        comm.mean_([grad])
+        distributed.mean_([grad])
         self.templates.copy_(step.threat.direction(grad))
 
 

@@ -8,10 +8,10 @@ from torch import Tensor
 from headstart.core.method import Method, TaskInfo
 from headstart.core.step import Step
 from headstart.core.target import BatchNormMode, Target
+from headstart.methods.registry import ANY_NORM, register
 from headstart.parts.ascents import SignSteps
 from headstart.parts.inits import Gaussian
 from headstart.parts.losses import CrossEntropy, kl_divergence
-from headstart.registry import ANY_NORM, register
 
 
 class Mart(CrossEntropy):

@@ -9,9 +9,9 @@ from headstart.core.method import Ascent, Method, TaskInfo
 from headstart.core.step import Step
 from headstart.core.target import Target
 from headstart.errors import UserError
+from headstart.methods.registry import register
 from headstart.parts.inits import Zero
 from headstart.parts.losses import CrossEntropy, cross_entropy
-from headstart.registry import register
 
 
 class ConsensusStep(Ascent):

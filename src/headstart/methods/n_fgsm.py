@@ -1,10 +1,10 @@
 """Single-step training from noise beyond the ball, without projection."""
 
 from headstart.core.method import Method, TaskInfo
+from headstart.methods.registry import ANY_NORM, register
 from headstart.parts.ascents import SignSteps
 from headstart.parts.inits import Uniform
 from headstart.parts.losses import CrossEntropy
-from headstart.registry import ANY_NORM, register
 
 
 @register("n-fgsm", source="de Jorge et al., NeurIPS 2022", passes="2F 1Bx 1B", norms=ANY_NORM)

@@ -11,8 +11,8 @@ from headstart.core.method import Method, TaskInfo
 from headstart.core.step import Clock
 from headstart.core.target import BatchNormMode
 from headstart.errors import UserError
+from headstart.methods.registry import register
 from headstart.parts.guided import guided
-from headstart.registry import register
 
 
 def nuclear_distance(logits: Tensor, other: Tensor) -> Tensor:

@@ -2,10 +2,10 @@
 
 from headstart.core.method import Method, TaskInfo
 from headstart.core.target import BatchNormMode
+from headstart.methods.registry import ANY_NORM, register
 from headstart.parts.ascents import SignSteps
 from headstart.parts.inits import Uniform
 from headstart.parts.losses import CrossEntropy
-from headstart.registry import ANY_NORM, register
 
 
 @register("pgd-at", source="Madry et al., ICLR 2018", passes="(T+1)F TBx 1B, T = steps (10)", norms=ANY_NORM)

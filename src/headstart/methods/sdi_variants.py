@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from headstart.core.method import Method, TaskInfo
 from headstart.methods import fgsm_sdi, liet
+from headstart.methods.registry import register
 from headstart.parts.losses import Aligned, Criterion, CrossEntropy, cross_entropy, jensen_shannon
-from headstart.registry import register
 
 
 @register(

@@ -9,10 +9,10 @@ from headstart.core.method import Method, TaskInfo
 from headstart.core.step import Step
 from headstart.core.target import BatchNormMode, Target
 from headstart.errors import UserError
+from headstart.methods.registry import ANY_NORM, register
 from headstart.parts.ascents import SignSteps
 from headstart.parts.inits import Uniform
 from headstart.parts.losses import CrossEntropy
-from headstart.registry import ANY_NORM, register
 
 
 class CheckpointStep(SignSteps):

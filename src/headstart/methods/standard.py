@@ -1,10 +1,10 @@
 """Plain training, the unit of cost."""
 
 from headstart.core.method import Method, TaskInfo
+from headstart.methods.registry import ANY_NORM, register
 from headstart.parts.ascents import NoAscent
 from headstart.parts.inits import Zero
 from headstart.parts.losses import CrossEntropy
-from headstart.registry import ANY_NORM, register
 
 
 @register("standard", source="-", passes="1F 0Bx 1B", norms=ANY_NORM)

@@ -9,10 +9,10 @@ from torch import Tensor
 from headstart.core.method import Method, TaskInfo
 from headstart.core.step import Step
 from headstart.errors import UserError
+from headstart.methods.registry import register
 from headstart.parts.ascents import SignSteps
 from headstart.parts.inits import Uniform
 from headstart.parts.losses import CrossEntropy
-from headstart.registry import register
 
 
 class LargeEntryStep(SignSteps):

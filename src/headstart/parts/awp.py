@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from headstart import comm
+from headstart.core import distributed
 from headstart.core.method import Method
 from headstart.core.step import Step
 from headstart.core.target import Target
@@ -47,7 +47,7 @@ class AdversarialWeights(Method):
             loss = super().descend(target, step)
         weights: list[Tensor] = [p for p in target.module.parameters() if p.requires_grad and p.ndim > 1]
         v = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
-        comm.mean_(v)
+        distributed.mean_(v)
         self._perturb(weights, list(v))
         self._repeat_passes(target, step)
         return super().descend(target, step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from headstart import comm
+from headstart.core import distributed
 from headstart.core.method import Init, TaskInfo
 from headstart.core.step import Step
 from headstart.core.target import Target
@@ -63,7 +63,7 @@ class SampleMemory(nn.Module):
     def locate(self, step: Step) -> Tensor:
         """The rows of the batch, (B,)."""
         assert step.index is not None, "per-sample memory needs Step.index"
-        return step.index // comm.world_size()
+        return step.index // distributed.world_size()
 
     def read(self, step: Step) -> Tensor:
         """What was written for these samples, (B, C, H, W) fp32."""
@@ -98,10 +98,10 @@ class SampleMemory(nn.Module):
         return rows.view(len(rows), self.height, self.width, -1).permute(0, 3, 1, 2)
 
     def get_extra_state(self) -> Tensor:
-        return comm.gather(self.rows)
+        return distributed.gather(self.rows)
 
     def set_extra_state(self, state: Tensor) -> None:
-        share = state[comm.rank() :: comm.world_size()]
+        share = state[distributed.rank() :: distributed.world_size()]
         self.rows[: len(share)] = share[: len(self.rows)].to(self.rows.device)
 
 
@@ -130,7 +130,7 @@ def shifted(images: Tensor, down: Tensor, right: Tensor, mirrored: Tensor) -> Te
 
 def normalised_l1(grad: Tensor) -> Tensor:
     """grad / ||grad||_1, the norm over the whole batch of all processes; zero stays zero."""
-    return grad / comm.sum_(grad.abs().sum()).clamp_min(torch.finfo(grad.dtype).tiny)
+    return grad / distributed.sum_(grad.abs().sum()).clamp_min(torch.finfo(grad.dtype).tiny)
 
 
 def perturbation_memory(info: TaskInfo, compact: bool, aligned: bool = False) -> SampleMemory:

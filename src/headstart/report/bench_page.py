@@ -17,7 +17,7 @@ _READ_COST = (
 
 
 def bench_page(summary: Record) -> str:
-    """A page on the summary that `headstart.bench` writes as ``table.json``.
+    """A page on the summary that `headstart.campaigns.bench` writes as ``table.json``.
 
     Recipes stand in its order, the most robust first. Their names lose the data set if all share one.
     """

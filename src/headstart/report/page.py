@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from headstart.compare import alike, compare_records
+from headstart.evaluation.compare import alike, compare_records
 from headstart.report import plots, tables
 from headstart.report.headline import bargain, collapses, headline, standing, strongest_attack
 from headstart.report.layout import document, footer, header, note, panel, section

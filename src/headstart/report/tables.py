@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from headstart.compare import Comparison
+from headstart.evaluation.compare import Comparison
 from headstart.report.records import (
     Group,
     Record,

@@ -1,0 +1,1 @@
+"""Many trainings and evaluations in one call, and what they say together."""

@@ -1,0 +1,121 @@
+"""The commands together: parsing, and what their errors become."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from jsonargparse import ArgumentParser
+
+from headstart.commands import bench, compare, demo, evaluate, list, pull, push, report, sweep, train
+from headstart.errors import LostProcess, UserError, unknown
+from headstart.recipes.fields import describe
+
+COMMANDS: dict[str, tuple[ModuleType, str]] = {
+    "demo": (demo, "train four methods on digits, attack them all, write a page; one to three minutes"),
+    "train": (train, "train a robust classifier by a recipe"),
+    "evaluate": (evaluate, "measure robust accuracy under a suite of attacks"),
+    "sweep": (sweep, "robust accuracy over a growing epsilon, which must reach zero"),
+    "compare": (compare, "two models on the same images: is one more robust?"),
+    "bench": (bench, "recipes x seeds, resumable, with mean and deviation"),
+    "report": (report, "one self-contained page over runs"),
+    "push": (push, "upload a run to the Hugging Face hub, with a card"),
+    "pull": (pull, "download a run from the Hugging Face hub"),
+    "list": (list, "methods, recipes, datasets, models, attacks, suites"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 0 done, 2 the input is wrong (one line on stderr), 130 interrupted with the state saved."""
+    arguments = [*(sys.argv[1:] if argv is None else argv)]
+    try:
+        parser = make_parser()
+        try:
+            options = parser.parse_args(arguments)
+        except argparse.ArgumentError as error:
+            raise UserError(_explain(str(error), arguments)) from error
+        command = options.pop("command")
+        return int(COMMANDS[command][0].run(options.pop(command)))
+    except UserError as error:
+        print(f"headstart: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except LostProcess as error:
+        print(f"headstart: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("headstart: interrupted", file=sys.stderr)
+        return 130
+
+
+def entry() -> None:
+    """The installed command."""
+    sys.exit(main())
+
+
+def make_parser() -> ArgumentParser:
+    """All commands with their flags."""
+    parser = ArgumentParser(
+        prog="headstart",
+        description="Train image classifiers that withstand adversarial examples, fast, and measure that they do.",
+        exit_on_error=False,
+        allow_abbrev=False,
+        version=_version(),
+    )
+    commands = parser.add_subcommands(required=True, dest="command")
+    for name, (module, summary) in COMMANDS.items():
+        sub = ArgumentParser(description=summary, exit_on_error=False, allow_abbrev=False)
+        module.add_arguments(sub)
+        commands.add_subcommand(name, sub, help=summary)
+    return parser
+
+
+def _version() -> str:
+    from headstart import __version__
+
+    return __version__
+
+
+def _explain(message: str, arguments: Sequence[str]) -> str:
+    """One readable line for what the parser refused: the flag, the value and what is allowed."""
+    message = " ".join(message.split())
+    command = arguments[0] if arguments else ""
+    if command not in COMMANDS:
+        return str(unknown("command", command, COMMANDS)) if command else f"give a command: {', '.join(COMMANDS)}"
+    if refused := re.match(r'Parser key "([\w.]+)":', message):
+        name = refused[1].removeprefix(f"{command}.")
+        value = re.search(r"(?:Given|Got) value: (.*)", message)
+        return _explain_value(command, name, value[1] if value else None)
+    if stray := re.match(r"unrecognized arguments: (.*)", message):
+        words = stray[1].split()
+        flags = [word.split("=")[0] for word in words if word.startswith("-")]
+        if not flags:
+            return f"unexpected {words[0]!r} after headstart {command} (headstart {command} --help)"
+        near = difflib.get_close_matches(flags[0].split(".")[0], _actions(command), n=1, cutoff=0.7)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"unknown flag {flags[0]}{hint} (headstart {command} --help lists them)"
+    if bare := re.match(r"argument (-\S+): expected one argument", message):
+        return f"{bare[1]} needs a value (headstart {command} --help)"
+    if missing := re.match(r"the following arguments are required: (.*)", message):
+        return f"{command} needs {missing[1].replace(f'{command}.', '').upper()} (headstart {command} --help)"
+    return message
+
+
+def _explain_value(command: str, name: str, value: str | None) -> str:
+    """What a flag was given and what it takes."""
+    action = _actions(command).get(f"--{name.split('.')[0]}")
+    given = f"--{name} is {value!r}" if value is not None else f"--{name} has a value that it does not take"
+    allowed = describe(action._typehint) if action is not None and hasattr(action, "_typehint") else "something else"
+    near = difflib.get_close_matches(value or "", allowed.removeprefix("one of ").split(", "), n=1)
+    hint = f"; did you mean {near[0]}?" if near and allowed.startswith("one of ") else ""
+    return f"{given}; it must be {allowed}{hint}"
+
+
+def _actions(command: str) -> dict[str, argparse.Action]:
+    """The flags of a command."""
+    sub = ArgumentParser(exit_on_error=False)
+    COMMANDS[command][0].add_arguments(sub)
+    return {option: action for action in sub._actions for option in action.option_strings}

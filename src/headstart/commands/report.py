@@ -1,0 +1,23 @@
+"""``headstart report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+
+def add_arguments(sub: ArgumentParser) -> None:
+    """The flags of the command."""
+    sub.add_argument("runs", type=Path, nargs="+", help="run folders")
+    sub.add_argument("--out", type=Path, default=Path("report.html"), help="the page")
+
+
+def run(options: Namespace) -> int:
+    """Run it; the exit code."""
+    from headstart.report import load_run, run_page
+    from headstart.runs.files import write_text
+
+    write_text(options.out, run_page([load_run(run) for run in options.runs]))
+    print(options.out)
+    return 0

@@ -1,0 +1,33 @@
+"""What a recipe trains on: the two parts of its data, and the batches of a process."""
+
+from __future__ import annotations
+
+import torch
+
+from headstart.data import Found, ImageSet, Loader, TrainingSet, divided, find, make_loader
+from headstart.data.loading import default_workers
+from headstart.recipes.recipe import Recipe
+
+
+def load_parts(recipe: Recipe, data: Found | None = None) -> tuple[TrainingSet, ImageSet]:
+    """The training part and the validation part of the recipe's data, or of ``data``; see ``divided``."""
+    if data is None:
+        data = find(recipe.data, "train", recipe.image_column, recipe.label_column)
+    return divided(
+        data, recipe.val_size, samples=recipe.samples, image_size=recipe.image_size, on_bad_image=recipe.on_bad_image
+    )
+
+
+def batches(data: TrainingSet, recipe: Recipe, device: torch.device, rank: int, world_size: int) -> Loader:
+    """The batches of one process; see ``make_loader``."""
+    return make_loader(
+        data,
+        batch_size=recipe.batch_size,
+        device=device,
+        seed=recipe.seed,
+        pad=recipe.pad,
+        drop_last=recipe.drop_last,
+        workers=recipe.workers if recipe.workers is not None else default_workers(recipe.devices),
+        rank=rank,
+        world_size=world_size,
+    )

@@ -1,0 +1,51 @@
+"""Accuracy on held-out images during training, and the watch for catastrophic overfitting."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from headstart.attacks.fgsm import fgsm
+from headstart.attacks.pgd import pgd
+from headstart.core import distributed
+from headstart.core.threat import ThreatModel
+from headstart.data.images import ImageSet
+
+
+class Monitor:
+    """Clean, FGSM and PGD-10 accuracy on the validation part, on the device, with random numbers of its own."""
+
+    def __init__(self, data: ImageSet, device: torch.device, batch_size: int = 500) -> None:
+        images, labels = data.tensors()
+        share = slice(distributed.rank(), None, distributed.world_size())
+        self.images, self.labels = images[share].to(device), labels[share].to(device)
+        self.batch_size, self.device = batch_size, device
+
+    def measure(self, module: nn.Module, threat: ThreatModel, first: int | None = None) -> dict[str, float]:
+        """Accuracies as fractions under the threat model in force, and n, the number of images.
+
+        Mode and gradients of the module and the global random state stay as they are.
+
+        Args:
+            first: only about the first so many images; default all.
+        """
+        count = len(self.labels) if first is None else min(len(self.labels), -(-first // distributed.world_size()))
+        was_training = module.training
+        module.eval()
+        draw = torch.Generator(self.device).manual_seed(0)
+        counts = torch.zeros(4, device=self.device)
+        for begin in range(0, count, self.batch_size):
+            rows = slice(begin, min(begin + self.batch_size, count))
+            x = self.images[rows].float().div_(255).contiguous(memory_format=torch.channels_last)
+            counts += self._correct(module, x, self.labels[rows], threat, draw)
+        module.train(was_training)
+        n, clean, single, multi = distributed.sum_(counts).tolist()
+        return {"n": int(n), "clean": clean / n, "fgsm": single / n, "pgd": multi / n}
+
+    @staticmethod
+    def _correct(module: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, draw: torch.Generator) -> Tensor:
+        single = fgsm(module, x, y, threat)
+        multi = pgd(module, x, y, threat, steps=10, alpha=threat.epsilon / 4, generator=draw)
+        with torch.no_grad():
+            correct = [(module(p).argmax(1) == y).sum() for p in (x, single, multi)]
+        return torch.stack([correct[0].new_full((), len(y)), *correct])

@@ -1,0 +1,51 @@
+"""Training that starts from weights."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+from torch import nn
+
+from headstart.core import distributed
+from headstart.errors import UserError
+from headstart.models import build_model, normalization_of, normalized
+from headstart.models.weights import agree, in_words, load_into
+from headstart.recipes.recipe import Recipe
+from headstart.runs.classifier import read_weights
+
+
+def start_from(recipe: Recipe, network: nn.Module | None, classes: int, channels: int) -> tuple[Recipe, nn.Module]:
+    """The network of a recipe that begins with the weights of a file, and that recipe, resolved.
+
+    What the file says of its network (widths, activation, normalisation) holds where the recipe says nothing. The last
+    layer keeps its initial values where the class count differs. What was done is said on stderr.
+
+    Args:
+        network: default the recipe's by name.
+
+    Raises:
+        UserError: see ``read_weights`` and ``load_into``.
+    """
+    weights = read_weights(str(recipe.weights))
+    given = network is not None
+    if network is None:
+        if weights.origin.get("model") == recipe.model:
+            recipe = replace(recipe, model_args={**weights.model_args, **recipe.model_args})
+        network = build_model(recipe.model, classes, channels, recipe.model_args)
+    found = load_into(network, weights, recipe.model, new_head=True)
+    done = [f"starting from {weights.name}"]
+    if found.old_classes is not None:
+        done.append(f"a new last layer for {classes} classes (the file has {found.old_classes})")
+    if given and found.normalization and not agree(found.normalization, normalization_of(network)):
+        raise UserError(
+            f"{weights.name} carries {in_words(found.normalization)}; "
+            "give a network that has it: headstart.models.normalized(network, mean, std)"
+        )
+    if not given and found.normalization and not {"mean", "std"} & recipe.model_args.keys():
+        normalized(network, **found.normalization)
+        recipe = replace(recipe, model_args={**recipe.model_args, **found.normalization})
+        done.append(f"its {in_words(found.normalization)} as the network's first layer")
+    if distributed.rank() == 0:
+        print("; ".join(done), file=sys.stderr)
+    return recipe, network
