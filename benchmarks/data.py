@@ -32,7 +32,7 @@ from headstart.data import Batch
 from headstart.models import build_model
 from headstart.recipes.recipe import Recipe
 from headstart.runs.environment import environment
-from headstart.runs.folder import RunFolder
+from headstart.runs.store import RunStore
 from headstart.runs.launch import make_fabric
 from headstart.training.feed import load_parts
 from headstart.training.train import Trainer
@@ -111,7 +111,7 @@ def trainer(recipe: Recipe, folder: Path) -> Trainer:
     """The engine's trainer, which is asked for single updates here."""
     train_set, val_set = load_parts(recipe)
     network = build_model(recipe.model, len(train_set.classes), train_set.shape[0])
-    return Trainer(recipe, RunFolder(folder), make_fabric(recipe, folder), network, train_set, val_set)
+    return Trainer(recipe, RunStore(folder), make_fabric(recipe, folder), network, train_set, val_set)
 
 
 def against_fixed(trainer: Trainer, updates: int, rounds: int) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from safetensors.numpy import load_file
 from headstart.api import train
 from headstart.errors import UserError
 from headstart.runs.environment import environment
-from headstart.runs.folder import RunFolder
+from headstart.runs.store import RunStore
 from headstart.runs.launch import Interrupted
 from headstart.training.train import Trainer
 
@@ -109,7 +109,7 @@ def trial(run: Path, kind: str, draw: random.Random, updates: int, expected: dic
 
 def newest_update(run: Path) -> int:
     """The update of the newest checkpoint that can be read; 0 before the first."""
-    state = RunFolder(run).load()
+    state = RunStore(run).load()
     return state["clock"]["update"] if state else 0
 
 

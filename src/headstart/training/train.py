@@ -26,8 +26,8 @@ from headstart.recipes.recipe import Recipe
 from headstart.runs.checkpoint import random_state, set_random_state
 from headstart.runs.environment import environment, not_deterministic
 from headstart.runs.files import save_weights
-from headstart.runs.folder import RunFolder
 from headstart.runs.launch import Interrupted, StopSignal, determinism, explained, launched, make_fabric
+from headstart.runs.store import RunStore
 from headstart.training.average import WeightAverage
 from headstart.training.feed import batches, load_parts
 from headstart.training.graphs import GraphedUpdates
@@ -74,7 +74,7 @@ def train(
         LostProcess: another process of the run has ended.
         Interrupted: stopped by a signal, with the state saved.
     """
-    folder = RunFolder(Path(out))
+    folder = RunStore(Path(out))
     recipe = launched(folder.resolved(recipe))
     folder.check(recipe, resume)
     with determinism(recipe.deterministic), explained(recipe, folder.path):
@@ -113,7 +113,7 @@ class Trainer:
     def __init__(
         self,
         recipe: Recipe,
-        folder: RunFolder,
+        folder: RunStore,
         fabric: Fabric,
         network: nn.Module,
         train_set: TrainingSet,
@@ -408,7 +408,7 @@ class Trainer:
             return ""
         epoch, batch = divmod(update // self.method.replays, self.loader.batches)
         cut = next(self.loader.epoch(epoch, start=batch))
-        path = self.folder.path / "broken-batch.safetensors"
+        path = self.folder.broken_batch
         save_weights(path, {"x": cut.x, "y": cut.y, "index": cut.index}, {"update": str(update), "epoch": str(epoch)})
         return f", the batch of update {update} is in {path}"
 

@@ -1,4 +1,4 @@
-"""The folder of a run: what lies in it, and where."""
+"""What is written into the folder of a run, and read from it to go on."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from headstart.recipes.recipe import Recipe
 from headstart.recipes.reader import load_recipe, save_recipe
 from headstart.runs.checkpoint import load_state, save_state
 from headstart.errors import UserError
+from headstart.runs.folder import EVERY_EPOCH, RunFolder
 from headstart.runs.files import save_bytes, save_weights
 
 # What may differ when a run is resumed: where it runs and how it is kept, not what is computed.
@@ -25,19 +26,11 @@ RESUMABLE_CHANGES = {
 }  # fmt: skip
 
 
-class RunFolder:
+class RunStore(RunFolder):
     """config.yaml, metrics.jsonl, checkpoints/, the weights and cost.json of one run.
 
     Only the first process writes; on the others the same calls do nothing.
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.config, self.rows = path / "config.yaml", path / "metrics.jsonl"
-        self._config_part = path / "config.yaml.part"
-        self.checkpoints = path / "checkpoints"
-        self.last, self.previous = self.checkpoints / "last.pt", self.checkpoints / "previous.pt"
-        self.best = self.checkpoints / "best.safetensors"
 
     def resolved(self, recipe: Recipe) -> Recipe:
         """The recipe with what its network took over from the weights that the run in the folder started from."""
@@ -53,7 +46,7 @@ class RunFolder:
         """
         out = self.path
         if not self.config.exists():
-            if out.exists() and (not out.is_dir() or any(path != self._config_part for path in out.iterdir())):
+            if out.exists() and (not out.is_dir() or any(path != self.config_part for path in out.iterdir())):
                 raise UserError(f"{out} exists and is not a run; choose another --out")
             return
         if not resume:
@@ -67,19 +60,19 @@ class RunFolder:
         """Start a run."""
         if distributed.rank() == 0:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.rows.unlink(missing_ok=True)  # of a run that ended before its first checkpoint
-            save_recipe(recipe, self._config_part)
-            os.replace(self._config_part, self.config)
+            self.metrics.unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+            save_recipe(recipe, self.config_part)
+            os.replace(self.config_part, self.config)
 
     def write_rows(self, rows: list[dict[str, Any]]) -> None:
         """Make metrics.jsonl these rows; those written after the checkpoint are written anew."""
         if distributed.rank() == 0:
-            self.rows.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            self.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def add_row(self, row: dict[str, Any]) -> None:
         """Append a row to metrics.jsonl."""
         if distributed.rank() == 0:
-            with self.rows.open("a") as stream:
+            with self.metrics.open("a") as stream:
                 stream.write(json.dumps(row) + "\n")
 
     def save(self, state: dict[str, Any]) -> None:
@@ -105,8 +98,8 @@ class RunFolder:
     def keep_epoch(self, state: dict[str, Any], epoch: int, keep: int) -> None:
         """Write the checkpoint of an epoch beside the last, and remove all but the newest ``keep``."""
         if distributed.rank() == 0:
-            save_state(self.checkpoints / f"epoch-{epoch:04d}.pt", state)
-            for old in sorted(self.checkpoints.glob("epoch-*.pt"))[:-keep]:
+            save_state(self.of_epoch(epoch), state)
+            for old in sorted(self.checkpoints.glob(EVERY_EPOCH))[:-keep]:
                 old.unlink()
 
     def save_best(self, network: nn.Module, metadata: dict[str, str]) -> None:
@@ -118,9 +111,9 @@ class RunFolder:
         """model.safetensors, the best by validation; model-last.safetensors, what training ended with; cost.json."""
         if distributed.rank() > 0:
             return
-        save_weights(self.path / "model-last.safetensors", network.state_dict(), metadata)
+        save_weights(self.last_weights, network.state_dict(), metadata)
         if self.best.exists():
-            save_bytes(self.path / "model.safetensors", self.best.read_bytes())
+            save_bytes(self.weights, self.best.read_bytes())
         else:
-            save_weights(self.path / "model.safetensors", network.state_dict(), metadata)
-        save_bytes(self.path / "cost.json", (json.dumps(cost, indent=2) + "\n").encode())
+            save_weights(self.weights, network.state_dict(), metadata)
+        save_bytes(self.cost, (json.dumps(cost, indent=2) + "\n").encode())
