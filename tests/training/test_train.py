@@ -20,7 +20,7 @@ from headstart.core import Step
 from headstart.data import ImageSet
 from headstart.errors import UserError
 from headstart.models import build_model
-from headstart.runs import files, folder
+from headstart.runs import files, store
 from headstart.runs.checkpoint import load_state
 from headstart.runs.environment import not_deterministic
 from headstart.training import train as engine
@@ -116,19 +116,19 @@ def crash_before_first_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(path: Path, state: dict[str, Any], previous: Path) -> None:
         raise Crash
 
-    monkeypatch.setattr(folder, "save_state", crash)
+    monkeypatch.setattr(store, "save_state", crash)
 
 
 def crash_between_row_and_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second epoch's row is written, its checkpoint is not."""
-    save = folder.save_state
+    save = store.save_state
 
     def crash(path: Path, state: dict[str, Any], previous: Path) -> None:
         if len(state["metrics"]) == 2:
             raise Crash
         save(path, state, previous)
 
-    monkeypatch.setattr(folder, "save_state", crash)
+    monkeypatch.setattr(store, "save_state", crash)
 
 
 @pytest.mark.parametrize(
