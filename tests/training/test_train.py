@@ -53,7 +53,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits: ImageSet) ->
 
 
 def changed(method: str, **changes: Any) -> Any:
-    return engine.replace(RECIPES[method], **changes)
+    return replace(RECIPES[method], **changes)
 
 
 # -- reproducing and resuming ----------------------------------------------------------------------------------------
@@ -314,7 +314,7 @@ def test_accumulated_parts_make_the_update_of_the_whole_batch(tmp_path: Path, di
     """Also on the last batch of an epoch: its 44 images make 22 and 22, or fourteen threes and a two."""
     recipe = tiny("fgsm", lr=0.5)
     whole = train(recipe, tmp_path / "whole", data=digits, model=Plain(), progress=False)
-    accumulated = engine.replace(recipe, accumulate=parts)
+    accumulated = replace(recipe, accumulate=parts)
     split = train(accumulated, tmp_path / "split", data=digits, model=Plain(), progress=False)
     for one, other in zip(whole.model.parameters(), split.model.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
@@ -326,7 +326,7 @@ def test_accumulated_parts_make_the_update_of_the_whole_batch(tmp_path: Path, di
 def test_resumes_with_accumulation(tmp_path: Path, digits: ImageSet) -> None:
     recipe = tiny("fgsm-sdi", accumulate=4)
     train(recipe, tmp_path / "whole", data=digits, progress=False)
-    train(engine.replace(recipe, max_steps=BATCHES + 1), tmp_path / "run", data=digits, progress=False)
+    train(replace(recipe, max_steps=BATCHES + 1), tmp_path / "run", data=digits, progress=False)
     train(recipe, tmp_path / "run", resume=True, data=digits, progress=False)
     assert records(tmp_path / "run") == records(tmp_path / "whole")
 

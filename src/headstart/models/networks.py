@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from headstart.core.modes import evaluating
 from headstart.errors import UserError, unknown
 from headstart.models.external import EXTERNAL, IMAGENET_MEAN, IMAGENET_STD, build_external
 from headstart.models.normalize import normalization_of, normalized
@@ -77,7 +78,7 @@ def build_model(name: str, classes: int, channels: int = 3, args: dict[str, Any]
 
 @torch.no_grad()
 def check_network(network: nn.Module, shape: tuple[int, int, int], classes: int, data: str) -> None:
-    """See that a network maps images to logits; it is left in evaluation mode.
+    """See that a network maps images to logits; every layer stays in its mode.
 
     Args:
         shape: (C, H, W) of the images.
@@ -89,7 +90,8 @@ def check_network(network: nn.Module, shape: tuple[int, int, int], classes: int,
     """
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     try:
-        logits = network.eval()(torch.zeros(2, *shape, device=device))
+        with evaluating(network):
+            logits = network(torch.zeros(2, *shape, device=device))
     except (RuntimeError, AssertionError, IndexError, TypeError, ValueError) as error:  # networks refuse in many ways
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"the network does not take images of shape {shape}, as in {data}: {reason}") from error
