@@ -153,7 +153,7 @@ def test_runs_are_never_overwritten(tmp_path: Path, digits: ImageSet) -> None:
     out = tmp_path / "run"
     train(tiny(max_steps=BATCHES), out, data=digits, progress=False)
     before = records(out)
-    with pytest.raises(UserError, match="exists; continue it with --resume"):
+    with pytest.raises(UserError, match="exists; continue it with resume"):
         train(tiny(), out, data=digits, progress=False)
     with pytest.raises(UserError, match=r"lr is 0.06 but run .* was started with 0.05"):
         train(tiny(lr=0.06), out, resume=True, data=digits, progress=False)
@@ -194,7 +194,7 @@ def test_damaged_checkpoint_is_refused(tmp_path: Path, digits: ImageSet) -> None
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
-    uninterrupted: Callable[[str], Path], tmp_path: Path, digits: ImageSet, capsys: pytest.CaptureFixture[str]
+    uninterrupted: Callable[[str], Path], tmp_path: Path, digits: ImageSet, caplog: pytest.LogCaptureFixture
 ) -> None:
     train(tiny(max_steps=2 * BATCHES), tmp_path, data=digits, progress=False)
     last, previous = (tmp_path / "checkpoints" / name for name in ("last.pt", "previous.pt"))
@@ -204,7 +204,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
         train(tiny(), tmp_path, resume=True, data=digits, progress=False)
     (tmp_path / "aside.pt").rename(previous)
     train(tiny(), tmp_path, resume=True, data=digits, progress=False)
-    assert "last.pt cannot be read: truncated, or a pickle with code" in (said := capsys.readouterr().err)
+    assert "last.pt cannot be read: truncated, or a pickle with code" in (said := caplog.text)
     assert f"going on from {previous}" in said
     assert records(tmp_path) == records(uninterrupted("fgsm-rs"))
 
