@@ -299,7 +299,7 @@ def test_evaluate_refuses_weights_of_another_network(capsys: Capture, run: Path,
     line = refused(capsys, "evaluate", "seven.safetensors", "--model", "small", *told)
     assert "seven.safetensors is for 7 classes, the network small here for 10" in line
     line = refused(capsys, "evaluate", "seven.safetensors", *told)
-    assert "does not say which network it belongs to; name it as model" in line
+    assert "does not say which network it belongs to; give its name as model" in line
 
 
 def test_evaluate_refuses_data_of_other_classes(capsys: Capture, run: Path) -> None:

@@ -52,11 +52,11 @@ def load_classifier(
     trained = weights.origin.get("model")
     name = model or trained
     if name is None:
-        raise WeightsError(f"{weights.name} does not say which network it belongs to; name it as model")
+        raise WeightsError(f"{weights.name} does not say which network it belongs to; give its name as model")
     if name.startswith("python:"):
         raise WeightsError(
             f"{weights.name} belongs to the network {name.removeprefix('python:')} given from Python; name a function "
-            "that builds it as model, module:callable"
+            "that builds it as model module:callable"
         )
     args = model_args if model_args is not None else weights.model_args if name == trained else {}
     if "classes" in weights.origin:
