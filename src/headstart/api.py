@@ -38,7 +38,8 @@ def train(
         out: folder of the run.
         data: name, ImageSet, images (N, C, H, W) in [0, 1] or uint8 with labels (N,), or a map-style ``Dataset`` of
             (image, label) without random transforms.
-        model: name, or a network from images (B, C, H, W) in [0, 1] to logits (B, K). It is trained in place.
+        model: name, or a network from images (B, C, H, W) in [0, 1] to logits (B, K). It is trained in place;
+            layers that its owner has put into evaluation mode stay in it.
         fields: recipe fields, such as ``epochs=10`` or ``epsilon="4/255"``.
 
     Raises:
@@ -75,7 +76,7 @@ def load_method(
     bf16: bool = False,
     **settings: Any,
 ) -> LoopMethod:
-    """A method by name for a loop of one's own.
+    """A method by name for a loop of one's own. Its ``state_dict`` lets an interrupted loop go on exactly.
 
     Args:
         epsilon: pixel fraction; may be written "8/255".

@@ -43,22 +43,16 @@ def load_classifier(
 
     Raises:
         WeightsError: nothing there, an unreadable file or one with code in it, or weights of another network.
+        SettingError: no network of that name, or arguments that it does not take.
     """
     text = str(source)
     if ":" in text and not text.startswith("hub:") and not Path(source).exists():
         network = build_model(text, classes, args=model_args)
         return Classifier(network, _channels(network))
     weights = read_weights(source)
-    trained = weights.origin.get("model")
-    name = model or trained
-    if name is None:
-        raise WeightsError(f"{weights.name} does not say which network it belongs to; give its name as model")
-    if name.startswith("python:"):
-        raise WeightsError(
-            f"{weights.name} belongs to the network {name.removeprefix('python:')} given from Python; name a function "
-            "that builds it as model module:callable"
-        )
-    args = model_args if model_args is not None else weights.model_args if name == trained else {}
+    name = _network_of(weights, model)
+    own = name == weights.origin.get("model")
+    args = model_args if model_args is not None else weights.model_args if own else {}
     if "classes" in weights.origin:
         classes = len(json.loads(weights.origin["classes"]))
     network = build_model(name, classes, int(weights.origin.get("channels", _stem_channels(weights.tensors))), args)
@@ -87,6 +81,19 @@ def read_weights(source: str | Path) -> Weights:
             f"{source} does not exist; give a run folder, a weights file, hub:OWNER/NAME or module:callable"
         )
     return read_file(path, str(source) if str(source).startswith("hub:") else None)
+
+
+def _network_of(weights: Weights, model: str | None) -> str:
+    """The name of the network that weights belong to, ``model`` where it is given."""
+    name = model or weights.origin.get("model")
+    if name is None:
+        raise WeightsError(f"{weights.name} does not say which network it belongs to; give its name as model")
+    if name.startswith("python:"):
+        raise WeightsError(
+            f"{weights.name} belongs to the network {name.removeprefix('python:')} given from Python; name a function "
+            "that builds it as model module:callable"
+        )
+    return name
 
 
 def _stem_channels(tensors: dict[str, Tensor]) -> int:

@@ -1,4 +1,4 @@
-"""Training that starts from weights."""
+"""The network that a training starts with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from headstart.data import TrainingSet
 from headstart.errors import WeightsError
 from headstart.models import build_model, normalization_of, normalized
 from headstart.models.weights import agree, in_words, load_into
@@ -14,6 +15,23 @@ from headstart.recipes.recipe import Recipe
 from headstart.runs.classifier import read_weights
 
 log = logging.getLogger(__name__)
+
+
+def network_for(
+    recipe: Recipe, network: nn.Module | None, data: TrainingSet, *, resumed: bool
+) -> tuple[Recipe, nn.Module]:
+    """The network of a recipe, and that recipe, resolved; see ``start_from`` where the recipe begins with weights.
+
+    Args:
+        network: default the recipe's by name.
+        resumed: its weights will be those of a checkpoint.
+    """
+    classes, channels = len(data.classes), data.shape[0]
+    if recipe.weights is not None and not resumed:
+        return start_from(recipe, network, classes, channels)
+    if network is None:
+        network = build_model(recipe.model, classes, channels, recipe.model_args)
+    return recipe, network
 
 
 def start_from(recipe: Recipe, network: nn.Module | None, classes: int, channels: int) -> tuple[Recipe, nn.Module]:

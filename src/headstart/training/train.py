@@ -18,7 +18,6 @@ from headstart.core import Clock, distributed
 from headstart.core.threat import ThreatModel
 from headstart.data import Batch, Found, ImageSet, TrainingSet
 from headstart.errors import SettingError
-from headstart.models import build_model
 from headstart.recipes.recipe import Recipe
 from headstart.runs.checkpoint import random_state, set_random_state
 from headstart.runs.environment import environment, not_deterministic
@@ -30,7 +29,7 @@ from headstart.training.learner import Learner
 from headstart.training.meters import Meters, Stopwatch
 from headstart.training.monitor import Monitor
 from headstart.training.progress import TrainingProgress
-from headstart.training.start import start_from
+from headstart.training.start import network_for
 from headstart.training.state import Attribute, Stateful, restore, state_of
 from headstart.training.summary import cost_of, origin_of
 
@@ -75,16 +74,12 @@ def train(
         fabric = make_fabric(recipe, folder.path)
         torch.manual_seed(recipe.seed)
         train_set, val_set = load_parts(recipe, data)
-        classes, channels = len(train_set.classes), train_set.shape[0]
         state = folder.load() if resume else None
-        if recipe.weights is not None and state is None:
-            recipe, network = start_from(recipe, model, classes, channels)
-        else:
-            network = model if model is not None else build_model(recipe.model, classes, channels, recipe.model_args)
+        recipe, network = network_for(recipe, model, train_set, resumed=state is not None)
         trainer = Trainer(recipe, folder, fabric, network, train_set, val_set)
         if progress:
-            found = f"{len(train_set)} images to train on, {len(val_set)} to choose the checkpoint by"
-            log.info("%s: %s, %d classes", recipe.data, found, classes)
+            sizes = f"{len(train_set)} images to train on, {len(val_set)} to choose the checkpoint by"
+            log.info("%s: %s, %d classes", recipe.data, sizes, len(train_set.classes))
         if state is None:
             folder.begin(recipe)
         else:
