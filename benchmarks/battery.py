@@ -122,7 +122,7 @@ def graphs(context: Context) -> dict[str, Any]:
                 step = method_step(workload, name)
                 torch.manual_seed(1)
                 losses.append([float(step(k)) for k in range(updates)])
-            recorded = getattr(step.run, "recordings", {})
+            recorded = step.updater.graphs.recordings if step.updater.graphs else {}
             difference = max(abs(a - b) for a, b in zip(*losses, strict=True))
             rows[name] = {"recordings": len(recorded), "largest_difference": difference, "last_loss": losses[0][-1]}
     return {"methods": rows}

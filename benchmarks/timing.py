@@ -20,10 +20,11 @@ from headstart.core import Clock, Passes, Step, Target, TaskInfo
 from headstart.core.layers import output_layer
 from headstart.core.method import GraphKey
 from headstart.core.threat import ThreatModel
+from headstart.data import Batch
 from headstart.methods.fgsm_sdi import GeneratorInit
 from headstart.methods.registry import build_method
 from headstart.models import build_model
-from headstart.training.graphs import GraphedUpdates
+from headstart.training.update import Updater
 
 EPSILON = 8 / 255
 # The run whose updates are timed is as long as the published ones, and they are those of an epoch in its middle: there
@@ -71,7 +72,7 @@ class MethodStep:
     def __init__(self, workload: Workload, name: str, settings: dict[str, Any] | None = None) -> None:
         self.name, self.target = name, workload.target()
         self.threat = ThreatModel(EPSILON)
-        self.x, self.y = workload.batch()
+        x, y = workload.batch()
         info = TaskInfo(
             10,
             (3, workload.size, workload.size),
@@ -84,34 +85,28 @@ class MethodStep:
         )
         self.method = build_method(name, info, settings or {}).to(workload.device, memory_format=torch.channels_last)
         self.optimizer = sgd(self.target.module.parameters())
-        self.index = torch.arange(workload.batch_size, device=workload.device)
-        self.geometry = torch.full((workload.batch_size, 3), 4, device=workload.device)
-        self.geometry[:, 2] = 0
+        geometry = torch.full((workload.batch_size, 3), 4, device=workload.device)
+        geometry[:, 2] = 0
+        self.batch = Batch(x, y, torch.arange(workload.batch_size, device=workload.device), geometry)
+        graphs = workload.device if workload.graphs else None
+        self.updater = Updater(self.method, self.target, self.optimizer, graphs=graphs)
         self.updates = 0
-        self.run: Callable[[Step], tuple[Tensor, Step]] = lambda step: (self.descend(step), step)
-        if workload.graphs:
-            self.run = GraphedUpdates(self.descend, self.method, self.optimizer, self.target.passes, workload.device)
 
     def __call__(self, update: int) -> Tensor:
-        loss, step = self.run(self.step(update))
-        self.method.observe(step)
+        ((loss, _),) = self.updater(self.batch, self.threat, self.clock(update))
         self.updates += 1
         return loss
 
+    def clock(self, update: int) -> Clock:
+        return Clock(EPOCH * BATCHES + update, EPOCHS * BATCHES, EPOCH, EPOCHS, batch=update)
+
     def step(self, update: int) -> Step:
-        clock = Clock(EPOCH * BATCHES + update, EPOCHS * BATCHES, EPOCH, EPOCHS, batch=update)
-        return Step(self.x, self.y, self.threat, clock, self.index, self.geometry)
+        batch = self.batch
+        return Step(batch.x, batch.y, self.threat, self.clock(update), batch.index, batch.geometry)
 
     def graph_key(self) -> GraphKey:
         """The method's key for the first update; None where it gives none."""
         return self.method.graph_key(self.step(0))
-
-    def descend(self, step: Step) -> Tensor:
-        loss: Tensor = self.method(self.target, step)
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return loss.detach()
 
     def passes_per_update(self) -> dict[str, float]:
         """Mean passes of the updates made so far."""

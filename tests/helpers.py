@@ -1,4 +1,4 @@
-"""What tests of methods share: a tiny network, batches, a task, and the engine's update without the engine."""
+"""What tests of methods share: a tiny network, batches, a task, and the engine's update without its loop."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from headstart.core import Clock, Method, Step, Target, TaskInfo
 from headstart.core.threat import ThreatModel
+from headstart.data import Batch as EngineBatch
+from headstart.training.update import Updater
 
 CLASSES = 10
 IMAGE_SHAPE = (3, 8, 8)
@@ -96,15 +98,10 @@ def clocks(n: int, epochs_of: int | None = None, replays: int = 1) -> list[Clock
 def update(
     method: Method, target: Target, optimizer: torch.optim.Optimizer, batch: Batch, threat: ThreatModel, clock: Clock
 ) -> tuple[Step, Tensor]:
-    """One weight update in the engine's order; the step as the method left it, and the loss."""
+    """One weight update by the engine's updater; the step as the method left it, and the loss."""
     x, y, index = batch
-    step = Step(x, y, threat, clock, index)
-    loss = method(target, step)
-    loss.backward()
-    optimizer.step()
-    method.observe(step)
-    optimizer.zero_grad()
-    return step, loss.detach()
+    ((loss, step),) = Updater(method, target, optimizer)(EngineBatch(x, y, index, None), threat, clock)
+    return step, loss
 
 
 def run_method(

@@ -225,7 +225,7 @@ def test_train_names_its_folder_and_the_next_step(capsys: Capture, tmp_path: Pat
     assert main([*TRAIN, *flags]) == 0
     assert (tmp_path / "runs" / "digits-fgsm-rs-7" / "model.safetensors").exists()
     assert "headstart evaluate runs/digits-fgsm-rs-7" in capsys.readouterr().out
-    assert "run runs/digits-fgsm-rs-7 exists; continue it with --resume" in refused(capsys, *TRAIN, *flags)
+    assert "run runs/digits-fgsm-rs-7 exists; continue it with resume" in refused(capsys, *TRAIN, *flags)
     assert "epochs is 2 but run" in refused(capsys, *TRAIN, *flags, "--resume", "--epochs", "2")
 
 
@@ -299,7 +299,7 @@ def test_evaluate_refuses_weights_of_another_network(capsys: Capture, run: Path,
     line = refused(capsys, "evaluate", "seven.safetensors", "--model", "small", *told)
     assert "seven.safetensors is for 7 classes, the network small here for 10" in line
     line = refused(capsys, "evaluate", "seven.safetensors", *told)
-    assert "does not say which network it belongs to; name it with --model" in line
+    assert "does not say which network it belongs to; give its name as model" in line
 
 
 def test_evaluate_refuses_data_of_other_classes(capsys: Capture, run: Path) -> None:

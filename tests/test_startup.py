@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+import headstart
+
 HEAVY = ("torch", "lightning_fabric", "datasets", "sklearn", "plotly", "pyarrow", "pandas")
 REPORT = """
 import sys
@@ -29,3 +31,10 @@ def test_help_loads_no_heavy_library(arguments: list[str]) -> None:
     assert run.returncode == 0, run.stderr
     assert len(run.stdout.splitlines()) > 1, "nothing but our own line was printed"
     assert run.stdout.splitlines()[-1] == "loaded: []"
+
+
+def test_every_public_name_is_there() -> None:
+    for name in headstart.__all__:
+        assert getattr(headstart, name).__name__.endswith(name)
+    with pytest.raises(AttributeError, match="has no attribute 'tarin'"):
+        headstart.tarin  # noqa: B018

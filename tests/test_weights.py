@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
@@ -95,7 +96,7 @@ def test_loads_plain_weights(network: nn.Module, tmp_path: Path, prefix: str, en
     path = tmp_path / f"weights{ending}"
     save_file(state, path) if ending == ".safetensors" else torch.save(state, path)
     assert equal(load(path), network)
-    with pytest.raises(UserError, match=r"does not say which network .* --model"):
+    with pytest.raises(UserError, match=r"does not say which network .* give its name as model"):
         load_classifier(path)
 
 
@@ -130,8 +131,9 @@ def test_a_normalisation_in_the_file_becomes_the_first_layer(
     shape: tuple[int, ...],
     network: nn.Module,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, logger="headstart")
     state = {prefix + name: tensor for name, tensor in network.state_dict().items()}
     state |= {mean: torch.tensor(MEAN).view(shape), std: torch.tensor(STD).view(shape)}
     path = stored({"state_dict": state}, tmp_path)
@@ -140,14 +142,12 @@ def test_a_normalisation_in_the_file_becomes_the_first_layer(
     shifted = (x - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
     with torch.no_grad():
         torch.testing.assert_close(loaded(x), network.eval()(shifted))
-    said = capsys.readouterr().err
-    assert (
-        said
-        == f"{path}: normalisation (mean [0.5, 0.4, 0.3], std [0.2, 0.25, 0.3]) becomes the network's first layer\n"
-    )
+    said = f"{path}: normalisation (mean [0.5, 0.4, 0.3], std [0.2, 0.25, 0.3]) becomes the network's first layer"
+    assert caplog.messages == [said]
+    caplog.clear()
     chosen = load(path, model_args=ARGS | {"mean": [0.0] * 3, "std": [1.0] * 3})
     assert normalization_of(chosen)["std"] == [1.0] * 3
-    assert capsys.readouterr().err == ""
+    assert not caplog.messages
 
 
 def test_one_mean_for_all_channels(network: nn.Module, tmp_path: Path) -> None:
@@ -369,21 +369,23 @@ def body(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def test_training_starts_from_a_file(
-    network: nn.Module, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    network: nn.Module, weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, logger="headstart")
     run = start(tmp_path / "run", weights, pictures(3))
     trained = load_file(run.out / "model-last.safetensors")
-    assert capsys.readouterr().err == f"starting from {weights}\n"
+    assert caplog.messages == [f"starting from {weights}"]
     for name, tensor in network.state_dict().items():
         if "running" not in name and "num_" not in name:
             torch.testing.assert_close(trained[name], tensor, atol=1e-6, rtol=0)
 
 
 def test_a_new_last_layer_for_other_classes(
-    network: nn.Module, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    network: nn.Module, weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, logger="headstart")
     run = start(tmp_path / "run", weights, pictures(5))
-    assert "; a new last layer for 5 classes (the file has 3)\n" in capsys.readouterr().err
+    assert caplog.messages[0].endswith("; a new last layer for 5 classes (the file has 3)")
     trained = load_file(run.out / "model-last.safetensors")
     assert trained["linear.weight"].shape == (5, 8)
     assert trained["linear.weight"].any()
@@ -402,17 +404,19 @@ def test_what_the_file_says_of_its_network_holds(network: nn.Module, weights: Pa
     assert normalization_of(load_classifier(run.out).network).keys() == {"mean", "std"}
 
 
-def test_resuming_does_not_load_again(network: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resuming_does_not_load_again(network: nn.Module, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="headstart")
     state = {f"1.{n}": t for n, t in network.state_dict().items()}
     path = stored(state | {"0.mean": torch.tensor(MEAN), "0.std": torch.tensor(STD)}, tmp_path)
     recipe = tiny(weights=str(path), epochs=2, batch_size=32, val_size=32)
     data = pictures(3)
     whole = train(recipe, tmp_path / "whole", data=data, progress=False)
     train(load_recipe(str(whole.out / "config.yaml"), max_steps=3), tmp_path / "cut", data=data, progress=False)
-    assert "its normalisation (mean [0.5, 0.4, 0.3]" in capsys.readouterr().err
+    assert "its normalisation (mean [0.5, 0.4, 0.3]" in caplog.text
+    caplog.clear()
     path.unlink()
     resumed = train(recipe, tmp_path / "cut", data=data, progress=False, resume=True)
-    assert capsys.readouterr().err == ""
+    assert not caplog.messages
     ends = [load_file(run.out / "model-last.safetensors") for run in (whole, resumed)]
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
     assert normalization_of(resumed.model)["mean"] == pytest.approx(MEAN)

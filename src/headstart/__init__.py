@@ -6,31 +6,80 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Recipe", "UserError", "evaluate", "load_classifier", "load_method", "load_recipe", "pull", "push", "train"]
+__all__ = [
+    "Comparison",
+    "DataError",
+    "Diverged",
+    "Evaluation",
+    "LostProcess",
+    "OutOfMemory",
+    "Recipe",
+    "SettingError",
+    "StorageError",
+    "Sweep",
+    "TrainResult",
+    "UserError",
+    "WeightsError",
+    "attacks",
+    "evaluate",
+    "load_classifier",
+    "load_method",
+    "load_recipe",
+    "pull",
+    "push",
+    "train",
+]
 
 if TYPE_CHECKING:
+    from headstart import attacks
     from headstart.api import evaluate, load_method, train
-    from headstart.errors import UserError
+    from headstart.errors import (
+        DataError,
+        Diverged,
+        LostProcess,
+        OutOfMemory,
+        SettingError,
+        StorageError,
+        UserError,
+        WeightsError,
+    )
+    from headstart.evaluation.compare import Comparison
+    from headstart.evaluation.measure import Evaluation
+    from headstart.evaluation.sweep import Sweep
     from headstart.recipes.reader import load_recipe
     from headstart.recipes.recipe import Recipe
     from headstart.runs.classifier import load_classifier
     from headstart.runs.hub import pull, push
+    from headstart.training.train import TrainResult
 
 _HOMES = {
-    "Recipe": "headstart.recipes.recipe",
-    "UserError": "headstart.errors",
-    "evaluate": "headstart.api",
-    "load_classifier": "headstart.runs.classifier",
-    "load_method": "headstart.api",
-    "load_recipe": "headstart.recipes.recipe",
-    "pull": "headstart.runs.hub",
-    "push": "headstart.runs.hub",
-    "train": "headstart.api",
+    "headstart.api": ("evaluate", "load_method", "train"),
+    "headstart.errors": (
+        "DataError",
+        "Diverged",
+        "LostProcess",
+        "OutOfMemory",
+        "SettingError",
+        "StorageError",
+        "UserError",
+        "WeightsError",
+    ),
+    "headstart.evaluation.compare": ("Comparison",),
+    "headstart.evaluation.measure": ("Evaluation",),
+    "headstart.evaluation.sweep": ("Sweep",),
+    "headstart.recipes.reader": ("load_recipe",),
+    "headstart.recipes.recipe": ("Recipe",),
+    "headstart.runs.classifier": ("load_classifier",),
+    "headstart.runs.hub": ("pull", "push"),
+    "headstart.training.train": ("TrainResult",),
 }
 
 
 def __getattr__(name: str) -> Any:
     """Public names are imported when first asked for, so that the command line starts without torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module headstart has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "attacks":
+        return importlib.import_module("headstart.attacks")
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(home), name)
+    raise AttributeError(f"module headstart has no attribute {name!r}")

@@ -8,13 +8,13 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from headstart.core import Clock, Step, Target, TaskInfo
+from headstart.core import TaskInfo
 from headstart.core.threat import ThreatModel
 from headstart.data import ImageSet, from_python
 from headstart.evaluation.evaluate import evaluate
-from headstart.methods.registry import build_method
 from headstart.recipes.fields import pixel_fraction
 from headstart.recipes.reader import load_recipe
+from headstart.training.own_loop import LoopMethod
 from headstart.training.train import TrainResult
 from headstart.training.train import train as train_by_recipe
 
@@ -38,7 +38,8 @@ def train(
         out: folder of the run.
         data: name, ImageSet, images (N, C, H, W) in [0, 1] or uint8 with labels (N,), or a map-style ``Dataset`` of
             (image, label) without random transforms.
-        model: name, or a network from images (B, C, H, W) in [0, 1] to logits (B, K). It is trained in place.
+        model: name, or a network from images (B, C, H, W) in [0, 1] to logits (B, K). It is trained in place;
+            layers that its owner has put into evaluation mode stay in it.
         fields: recipe fields, such as ``epochs=10`` or ``epsilon="4/255"``.
 
     Raises:
@@ -61,46 +62,6 @@ def train(
     )
 
 
-class LoopMethod:
-    """A method as a loss for a loop that is not ours: ``loss = method(model, x, y)``, then backward and a step.
-
-    State of the method moves when the next loss is asked for, or by ``finish()`` after the last.
-    """
-
-    def __init__(self, name: str, info: TaskInfo, settings: dict[str, Any], bf16: bool) -> None:
-        self.method = build_method(name, info, settings)
-        self.info, self.bf16 = info, bf16
-        self.update = 0
-        self._target: Target | None = None
-        self._pending: Step | None = None
-
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, index: Tensor | None = None) -> Tensor:
-        """The loss to descend.
-
-        Args:
-            model: network from images in [0, 1] to logits (B, K); the same one in every call.
-            x: images (B, C, H, W), fp32 in [0, 1].
-            y: labels (B,), int64.
-            index: row of each sample in the training set, (B,), for methods that remember samples.
-        """
-        self.finish()
-        if self._target is None or self._target.module is not model:
-            self._target = Target(model, bf16=self.bf16)
-            self.method.to(x.device)
-        batches = max(1, self.info.updates // self.info.epochs)
-        clock = Clock(self.update, self.info.updates, self.update // batches, self.info.epochs, self.update % batches)
-        self._pending = Step(x, y, self.info.threat, clock, index)
-        self.update += 1
-        loss: Tensor = self.method(self._target, self._pending)
-        return loss
-
-    def finish(self) -> None:
-        """Move the method's state after the last update."""
-        if self._pending is not None:
-            self.method.observe(self._pending)
-            self._pending = None
-
-
 def load_method(
     name: str,
     *,
@@ -115,7 +76,7 @@ def load_method(
     bf16: bool = False,
     **settings: Any,
 ) -> LoopMethod:
-    """A method by name for a loop of one's own.
+    """A method by name for a loop of one's own. Its ``state_dict`` lets an interrupted loop go on exactly.
 
     Args:
         epsilon: pixel fraction; may be written "8/255".
@@ -124,7 +85,7 @@ def load_method(
         settings: of the method.
 
     Raises:
-        UserError: unknown method or setting, or a bad threat model.
+        SettingError: unknown method or setting, or a bad threat model.
     """
     threat = ThreatModel(pixel_fraction(epsilon), norm)
     info = TaskInfo(classes, image_shape, threat, samples, batch_size, updates, epochs)

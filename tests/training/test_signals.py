@@ -90,7 +90,7 @@ def test_a_stopped_run_says_how_to_go_on(
     assert main(command[1:]) == 0
     assert records(out) == records(reference)
     assert main(command[1:-1]) == 2
-    assert "exists; continue it with --resume" in capsys.readouterr().err
+    assert "exists; continue it with resume" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("signals", "saved"), [(1, 6), (2, 5)])

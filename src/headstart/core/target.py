@@ -12,6 +12,7 @@ import torch._functorch.config
 from torch import Tensor, nn
 
 from headstart.core.layers import output_layer
+from headstart.core.modes import modes_of, set_modes
 from headstart.errors import UserError
 
 BatchNormMode = Literal["train", "train-frozen-stats", "eval"]
@@ -64,6 +65,7 @@ class Target:
         self._recording = False
         self._parameters = [p for p in module.parameters() if p.requires_grad]
         self._batch_norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        self._modes = modes_of(module) if module.training else {}  # last seen in training
         self._device_type = next((p.device.type for p in module.parameters()), "cpu")
 
     def __call__(self, x: Tensor, *, batch_norm: BatchNormMode = "train") -> Tensor:
@@ -163,13 +165,23 @@ class Target:
         return cast(Tensor, logits)
 
     def _forward(self, network: Callable[[Tensor], Tensor], x: Tensor, batch_norm: BatchNormMode) -> Tensor:
-        training = batch_norm != "eval"
-        if self.module.training != training:
-            self.module.train(training)
+        self._set_mode(training=batch_norm != "eval")
         self.passes.forwards += 1
         with self._statistics(frozen=batch_norm == "train-frozen-stats"), self.autocast():
             logits = network(x)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def _set_mode(self, training: bool) -> None:
+        """Layers that are in evaluation mode while the network trains are frozen, and stay in it."""
+        if self.module.training == training:
+            return
+        if not training:
+            self._modes = modes_of(self.module)
+            self.module.eval()
+        elif self._modes:
+            set_modes(self._modes)
+        else:
+            self.module.train()
 
     def autocast(self) -> torch.autocast:
         """The mixed precision of the network, also for what is trained beside it."""

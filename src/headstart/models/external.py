@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from headstart.errors import UserError
+from headstart.errors import SettingError
 from headstart.models.normalize import normalized
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -27,7 +27,7 @@ def build_external(name: str, classes: int, channels: int, args: dict[str, Any])
     """A network named ``origin:rest``; ``mean`` and ``std`` in ``args`` normalise inside it, null for not at all.
 
     Raises:
-        UserError: nothing of that name, an origin that is not installed, or arguments that it does not take.
+        SettingError: nothing of that name, an origin that is not installed, or arguments that it does not take.
     """
     origin, _, rest = name.partition(":")
     build = {"timm": _timm, "torchvision": _torchvision}.get(origin, _own)
@@ -38,7 +38,7 @@ def build_external(name: str, classes: int, channels: int, args: dict[str, Any])
         mean, std = (args.get(key, usual.get(key)) for key in ("mean", "std"))
         return network if mean is None and std is None else normalized(network, mean, std)
     except (ImportError, AttributeError, TypeError, ValueError, RuntimeError, OSError, SyntaxError) as error:
-        raise UserError(f"model {name}: {' '.join(str(error).split())}; called with classes={classes}") from error
+        raise SettingError(f"model {name}: {' '.join(str(error).split())}; called with classes={classes}") from error
 
 
 Built = tuple[nn.Module, dict[str, Any]]
@@ -71,7 +71,7 @@ def _own(name: str, rest: str, classes: int, channels: int, args: dict[str, Any]
     build = cast(Callable[..., object], getattr(importlib.import_module(module), rest))
     network = build(classes=classes, **args)
     if not isinstance(network, nn.Module):
-        raise UserError(f"model {name} returned {type(network).__name__}; it must return a torch.nn.Module")
+        raise SettingError(f"model {name} returned {type(network).__name__}; it must return a torch.nn.Module")
     return network, {}
 
 
@@ -80,11 +80,11 @@ def _vision(name: str, package: str) -> ModuleType:
         return importlib.import_module(package)
     except (ImportError, OSError, RuntimeError) as error:  # a build for another torch fails in its own ways
         reason = str(error).splitlines()[0]
-        raise UserError(f'model {name} needs {package} ({reason}): pip install "headstart[vision]"') from error
+        raise SettingError(f'model {name} needs {package} ({reason}): pip install "headstart[vision]"') from error
 
 
-def _no_such(name: str, names: Iterable[str]) -> UserError:
+def _no_such(name: str, names: Iterable[str]) -> SettingError:
     origin, _, rest = name.partition(":")
     near = difflib.get_close_matches(rest, names, n=3)
     hint = f"; did you mean {' or '.join(f'{origin}:{n}' for n in near)}?" if near else ""
-    return UserError(f"{origin} has no network {rest!r}{hint}")
+    return SettingError(f"{origin} has no network {rest!r}{hint}")

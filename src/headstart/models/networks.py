@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headstart.errors import UserError, unknown
+from headstart.core.modes import evaluating
+from headstart.errors import SettingError, WeightsError, unknown
 from headstart.models.external import EXTERNAL, IMAGENET_MEAN, IMAGENET_STD, build_external
 from headstart.models.normalize import normalization_of, normalized
 from headstart.models.preact_resnet import PreActResNet
@@ -63,7 +64,7 @@ def build_model(name: str, classes: int, channels: int = 3, args: dict[str, Any]
         args: further arguments of the network; ``mean`` and ``std`` normalise inside any network.
 
     Raises:
-        UserError: no such name, module or callable, or an argument the network does not take.
+        SettingError: no such name, module or callable, or an argument the network does not take.
     """
     if ":" in name:
         return build_external(name, classes, channels, args or {})
@@ -72,12 +73,12 @@ def build_model(name: str, classes: int, channels: int = 3, args: dict[str, Any]
     try:
         return MODELS[name].build(classes, channels, **(args or {}))
     except (TypeError, ValueError) as error:
-        raise UserError(f"model {name}: {error}; see model_args in the recipe") from error
+        raise SettingError(f"model {name}: {error}; see model_args in the recipe") from error
 
 
 @torch.no_grad()
 def check_network(network: nn.Module, shape: tuple[int, int, int], classes: int, data: str) -> None:
-    """See that a network maps images to logits; it is left in evaluation mode.
+    """See that a network maps images to logits; every layer stays in its mode.
 
     Args:
         shape: (C, H, W) of the images.
@@ -85,16 +86,17 @@ def check_network(network: nn.Module, shape: tuple[int, int, int], classes: int,
         data: name of the data set, for the message.
 
     Raises:
-        UserError: it fails on such images, or returns something else.
+        WeightsError: it fails on such images, or returns something else.
     """
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     try:
-        logits = network.eval()(torch.zeros(2, *shape, device=device))
+        with evaluating(network):
+            logits = network(torch.zeros(2, *shape, device=device))
     except (RuntimeError, AssertionError, IndexError, TypeError, ValueError) as error:  # networks refuse in many ways
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"the network does not take images of shape {shape}, as in {data}: {reason}") from error
+        raise WeightsError(f"the network does not take images of shape {shape}, as in {data}: {reason}") from error
     if not isinstance(logits, Tensor) or logits.shape != (2, classes):
         returned = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UserError(
+        raise WeightsError(
             f"the network maps two images to {returned}; {data} has {classes} classes, so logits (2, {classes})"
         )

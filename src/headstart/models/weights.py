@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from headstart.core.layers import output_layer
-from headstart.errors import UserError
+from headstart.errors import WeightsError
 
 PLAIN_FORMATS = (".pt", ".pth", ".tar", ".bin", ".ckpt")
 WRAPPER_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
@@ -51,7 +51,7 @@ def read_file(path: Path, name: str | None = None) -> Weights:
         name: for messages; default the path.
 
     Raises:
-        UserError: not complete, no state dict, or a pickle that holds code.
+        WeightsError: not complete, no state dict, or a pickle that holds code.
     """
     tensors, origin = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_plain(path), {})
     return Weights(name or str(path), tensors, origin)
@@ -62,25 +62,25 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as stored:
             return {name: stored.get_tensor(name) for name in stored.keys()}, stored.metadata() or {}  # noqa: SIM118
     except SafetensorError as error:
-        raise UserError(f"{path} is not a complete safetensors file ({error})") from error
+        raise WeightsError(f"{path} is not a complete safetensors file ({error})") from error
 
 
 def _read_plain(path: Path) -> dict[str, Tensor]:
     if path.suffix not in PLAIN_FORMATS:
-        raise UserError(f"{path} has an unknown ending; allowed: .safetensors, {', '.join(PLAIN_FORMATS)}")
+        raise WeightsError(f"{path} has an unknown ending; allowed: .safetensors, {', '.join(PLAIN_FORMATS)}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises a different type for every way in which a file can be broken
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code is None:
-            raise UserError(f"{path} is truncated, or no file of torch.save") from error
-        raise UserError(
+            raise WeightsError(f"{path} is truncated, or no file of torch.save") from error
+        raise WeightsError(
             f"{path} is a pickle with code ({code[1]}), which is refused; where you trust it, save its state dict alone"
         ) from error
     while isinstance(content, dict) and (keys := [key for key in WRAPPER_KEYS if isinstance(content.get(key), dict)]):
         content = content[keys[0]]
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise UserError(f"{path} holds no state dict; save model.state_dict()")
+        raise WeightsError(f"{path} holds no state dict; save model.state_dict()")
     return content
 
 
@@ -108,7 +108,7 @@ def load_into(network: nn.Module, weights: Weights, name: str, *, new_head: bool
         new_head: leave the last layer as it is where only the class count differs.
 
     Raises:
-        UserError: names are missing or left over, or shapes differ.
+        WeightsError: names are missing or left over, or shapes differ.
     """
     own = network.state_dict()
     prefix = _prefix(weights.tensors, own)
@@ -121,15 +121,15 @@ def load_into(network: nn.Module, weights: Weights, name: str, *, new_head: bool
     if old_classes is not None and not missing and not extra:
         if not new_head:
             classes = output_layer(network)[1].out_features  # type: ignore[index]
-            raise UserError(f"{weights.name} is for {old_classes} classes, the network {name} here for {classes}")
+            raise WeightsError(f"{weights.name} is for {old_classes} classes, the network {name} here for {classes}")
         taken = {mine: t for mine, t in taken.items() if mine not in shapes}
     elif missing or extra or shapes:
         differ = (f"{s} {tuple(taken[s].shape)} for {tuple(own[s].shape)}" for s in shapes)
         found = (("missing", missing), ("unknown", list(extra)), ("other shapes", list(differ)))
         wrong = "; ".join(f"{kind} {_few(names)}" for kind, names in found if names)
         belongs = weights.origin.get("model", name)
-        remedy = f"it is of {belongs}" if belongs != name else "name the network it is of with --model"
-        raise UserError(f"{weights.name} does not fit the network {name} ({wrong}); {remedy}")
+        remedy = f"it is of {belongs}" if belongs != name else "name the network it is of as model"
+        raise WeightsError(f"{weights.name} does not fit the network {name} ({wrong}); {remedy}")
     network.load_state_dict(taken, strict=False)
     return Loaded(normalization, old_classes)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from headstart.core import distributed
-from headstart.errors import UserError
+from headstart.errors import WeightsError
 from headstart.runs.files import atomically
 
 FORMAT = 2
@@ -22,7 +22,7 @@ def save_state(path: Path, state: dict[str, Any], previous: Path | None = None) 
         previous: where the state that was at ``path`` goes; it is gone by default.
 
     Raises:
-        UserError: the disk is full or not writable; what was at ``path`` is still there.
+        StorageError: the disk is full or not writable; what was at ``path`` is still there.
     """
     atomically(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary), previous)
 
@@ -31,17 +31,17 @@ def load_state(path: Path) -> dict[str, Any]:
     """Read a training state. Only tensors and plain values are accepted, never code.
 
     Raises:
-        UserError: missing, truncated, not a training state, or a pickle that holds code.
+        WeightsError: missing, truncated, not a training state, or a pickle that holds code.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise UserError(f"checkpoint {path} does not exist") from error
+        raise WeightsError(f"checkpoint {path} does not exist") from error
     except Exception as error:  # torch.load raises a different type for every way in which a file can be broken
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise UserError(f"checkpoint {path} cannot be read: truncated, or a pickle with code ({reason})") from error
+        raise WeightsError(f"checkpoint {path} cannot be read: truncated, or a pickle with code ({reason})") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise UserError(f"checkpoint {path} is not a training state of this version of headstart")
+        raise WeightsError(f"checkpoint {path} is not a training state of this version of headstart")
     return state
 
 

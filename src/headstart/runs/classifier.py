@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from headstart.errors import UserError
+from headstart.errors import WeightsError
 from headstart.models import build_model, normalized
 from headstart.models.weights import Weights, in_words, load_into, read_file
 from headstart.runs.hub import fetch
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,36 +36,30 @@ def load_classifier(
     """What ``read_weights`` takes, in its network; or a network by module:callable, timm:NAME or torchvision:NAME.
 
     A file that says which network it belongs to needs no ``model``. One that carries a normalisation beside the
-    network gets it as the network's first layer, said on stderr, unless ``model_args`` names one.
+    network gets it as the network's first layer, which is logged, unless ``model_args`` names one.
 
     Args:
         classes: of the network, where the file does not say.
 
     Raises:
-        UserError: nothing there, an unreadable file or one with code in it, or weights of another network.
+        WeightsError: nothing there, an unreadable file or one with code in it, or weights of another network.
+        SettingError: no network of that name, or arguments that it does not take.
     """
     text = str(source)
     if ":" in text and not text.startswith("hub:") and not Path(source).exists():
         network = build_model(text, classes, args=model_args)
         return Classifier(network, _channels(network))
     weights = read_weights(source)
-    trained = weights.origin.get("model")
-    name = model or trained
-    if name is None:
-        raise UserError(f"{weights.name} does not say which network it belongs to; name it with --model")
-    if name.startswith("python:"):
-        raise UserError(
-            f"{weights.name} belongs to the network {name.removeprefix('python:')} given from Python; name a function "
-            "that builds it with --model module:callable"
-        )
-    args = model_args if model_args is not None else weights.model_args if name == trained else {}
+    name = _network_of(weights, model)
+    own = name == weights.origin.get("model")
+    args = model_args if model_args is not None else weights.model_args if own else {}
     if "classes" in weights.origin:
         classes = len(json.loads(weights.origin["classes"]))
     network = build_model(name, classes, int(weights.origin.get("channels", _stem_channels(weights.tensors))), args)
     found = load_into(network, weights, name)
     if found.normalization and not {"mean", "std"} & args.keys():
         normalized(network, **found.normalization)
-        print(f"{weights.name}: {in_words(found.normalization)} becomes the network's first layer", file=sys.stderr)
+        log.info("%s: %s becomes the network's first layer", weights.name, in_words(found.normalization))
     return Classifier(network, {**_channels(network), **weights.origin})
 
 
@@ -71,7 +67,7 @@ def read_weights(source: str | Path) -> Weights:
     """A run folder, ``hub:OWNER/NAME``, a .safetensors file, or a state dict saved by torch, bare or under a key.
 
     Raises:
-        UserError: nothing there, not complete, no state dict, or a pickle that holds code.
+        WeightsError: nothing there, not complete, no state dict, or a pickle that holds code.
     """
     path = Path(source)
     if str(source).startswith("hub:"):
@@ -79,12 +75,25 @@ def read_weights(source: str | Path) -> Weights:
     if path.is_dir():
         path = path / "model.safetensors"
         if not path.exists():
-            raise UserError(f"{path.parent} has no model.safetensors; is the run finished? (headstart train --resume)")
+            raise WeightsError(f"{path.parent} has no model.safetensors; is the run finished? resume it")
     if not path.exists():
-        raise UserError(
+        raise WeightsError(
             f"{source} does not exist; give a run folder, a weights file, hub:OWNER/NAME or module:callable"
         )
     return read_file(path, str(source) if str(source).startswith("hub:") else None)
+
+
+def _network_of(weights: Weights, model: str | None) -> str:
+    """The name of the network that weights belong to, ``model`` where it is given."""
+    name = model or weights.origin.get("model")
+    if name is None:
+        raise WeightsError(f"{weights.name} does not say which network it belongs to; give its name as model")
+    if name.startswith("python:"):
+        raise WeightsError(
+            f"{weights.name} belongs to the network {name.removeprefix('python:')} given from Python; name a function "
+            "that builds it as model module:callable"
+        )
+    return name
 
 
 def _stem_channels(tensors: dict[str, Tensor]) -> int:

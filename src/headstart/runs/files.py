@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from headstart.errors import UserError
+from headstart.errors import StorageError
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -34,7 +34,7 @@ def check_writable(path: Path) -> None:
     """See that a file can be written here, before hours go into its content.
 
     Raises:
-        UserError: it cannot.
+        StorageError: it cannot.
     """
     temporary = path.with_name(path.name + ".part")
     try:
@@ -42,7 +42,7 @@ def check_writable(path: Path) -> None:
         temporary.touch()
         temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write {path} ({error})") from error
+        raise StorageError(f"cannot write {path} ({error})") from error
 
 
 def atomically(path: Path, write: Callable[[str], object], previous: Path | None = None) -> None:
@@ -52,7 +52,7 @@ def atomically(path: Path, write: Callable[[str], object], previous: Path | None
         previous: where the file that was at ``path`` goes; it is gone by default.
 
     Raises:
-        UserError: it cannot be written; what was at ``path`` is still there.
+        StorageError: it cannot be written; what was at ``path`` is still there.
     """
     temporary = path.with_name(path.name + ".part")
     try:
@@ -67,7 +67,7 @@ def atomically(path: Path, write: Callable[[str], object], previous: Path | None
     except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a failed write as RuntimeError
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise UserError(f"cannot write {path} ({error}); what was saved before is untouched") from error
+        raise StorageError(f"cannot write {path} ({error}); what was saved before is untouched") from error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -19,8 +19,8 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from headstart.core import distributed
+from headstart.errors import LostProcess, OutOfMemory, SettingError, StorageError
 from headstart.recipes.recipe import Recipe
-from headstart.errors import LostProcess, UserError
 
 CANNOT_WRITE = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR,
@@ -46,14 +46,14 @@ def launched(recipe: Recipe) -> Recipe:
     """The recipe with the numbers of processes and nodes of the launcher, if there is one.
 
     Raises:
-        UserError: the recipe says other numbers.
+        SettingError: the recipe says other numbers.
     """
     started = launcher()
     if started is None:
         return recipe
     name, devices, nodes = started
     if (recipe.devices, recipe.num_nodes) not in ((1, 1), (devices, nodes)):
-        raise UserError(
+        raise SettingError(
             f"{name} started {devices} processes on each of {nodes} nodes, but devices is {recipe.devices} and "
             f"num_nodes {recipe.num_nodes}; leave both out"
         )
@@ -63,7 +63,7 @@ def launched(recipe: Recipe) -> Recipe:
 def make_fabric(recipe: Recipe, out: Path) -> Fabric:
     """Devices and processes. Fabric's own precision stays 32-true: Target opens the autocast, see there."""
     if recipe.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device cuda is not available on this machine; use --device cpu")
+        raise SettingError("device cuda is not available on this machine; use device cpu")
     _check_devices(recipe)
     accelerator = {"auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(recipe.device, recipe.device)
     processes = recipe.devices * recipe.num_nodes
@@ -82,9 +82,9 @@ def _check_devices(recipe: Recipe) -> None:
     """Refuse what the devices here cannot do."""
     found = torch.cuda.device_count() if recipe.device != "cpu" else 0
     if 0 < found < recipe.devices:
-        raise UserError(f"devices is {recipe.devices}, but this machine has {found} CUDA devices")
+        raise SettingError(f"devices is {recipe.devices}, but this machine has {found} CUDA devices")
     if recipe.sync_batch_norm and not found:
-        raise UserError("sync_batch_norm needs CUDA devices: torch's synchronised batch-norm does not run on the CPU")
+        raise SettingError("sync_batch_norm needs CUDA devices; torch's synchronised batch-norm runs on no CPU")
 
 
 @contextmanager
@@ -107,15 +107,16 @@ def explained(recipe: Recipe, out: Path) -> Iterator[None]:
     """What goes wrong inside for reasons outside, said in a line.
 
     Raises:
-        UserError: too little memory, or a full or unwritable disk.
+        OutOfMemory: too little memory on the device.
+        StorageError: a full or unwritable disk.
         LostProcess: another process of the run has ended.
     """
     try:
         yield
     except torch.OutOfMemoryError as error:
         fewer = 2 * recipe.accumulate
-        raise UserError(
-            f"out of memory at batch_size {recipe.batch_size}; try --accumulate {fewer}, or --batch_size "
+        raise OutOfMemory(
+            f"out of memory at batch_size {recipe.batch_size}; try accumulate {fewer}, or batch_size "
             f"{max(1, recipe.batch_size // 2)}"
         ) from error
     except RuntimeError as error:
@@ -123,12 +124,12 @@ def explained(recipe: Recipe, out: Path) -> Iterator[None]:
             raise
         raise LostProcess(
             f"process {distributed.rank()} lost another process of the run, which has ended or cannot be reached; "
-            f"--resume continues {out} from its last checkpoint"
+            f"resume continues {out} from its last checkpoint"
         ) from error
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
             raise
-        raise UserError(f"cannot write to {out} ({error}); what was saved before is untouched") from error
+        raise StorageError(f"cannot write to {out} ({error}); what was saved before is untouched") from error
 
 
 def _is_about_processes(error: RuntimeError) -> bool:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-import sys
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from headstart.core import distributed
-from headstart.recipes.recipe import Recipe
+from headstart.errors import SettingError, StorageError, WeightsError
 from headstart.recipes.reader import load_recipe, save_recipe
+from headstart.recipes.recipe import Recipe
 from headstart.runs.checkpoint import load_state, save_state
-from headstart.errors import UserError
-from headstart.runs.folder import EVERY_EPOCH, RunFolder
 from headstart.runs.files import save_bytes, save_weights
+from headstart.runs.folder import EVERY_EPOCH, RunFolder
+
+log = logging.getLogger(__name__)
 
 # What may differ when a run is resumed: where it runs and how it is kept, not what is computed.
 RESUMABLE_CHANGES = {
@@ -42,19 +43,22 @@ class RunStore(RunFolder):
         """Refuse a folder that holds something else than this run; reads only.
 
         Raises:
-            UserError: not a run, a run where ``resume`` is not set, or a run of another recipe.
+            StorageError: not a run, or a run where ``resume`` is not set.
+            SettingError: a run of another recipe.
         """
         out = self.path
         if not self.config.exists():
             if out.exists() and (not out.is_dir() or any(path != self.config_part for path in out.iterdir())):
-                raise UserError(f"{out} exists and is not a run; choose another --out")
+                raise StorageError(f"{out} exists and is not a run; choose another out")
             return
         if not resume:
-            raise UserError(f"run {out} exists; continue it with --resume or choose another --out")
+            raise StorageError(f"run {out} exists; continue it with resume, or choose another out")
         before, now = asdict(load_recipe(str(self.config))), asdict(recipe)
         for key, value in now.items():
             if key not in RESUMABLE_CHANGES and before[key] != value:
-                raise UserError(f"{key} is {value!r} but run {out} was started with {before[key]!r}; use a new --out")
+                raise SettingError(
+                    f"{key} is {value!r} but run {out} was started with {before[key]!r}; choose another out"
+                )
 
     def begin(self, recipe: Recipe) -> None:
         """Start a run."""
@@ -84,15 +88,14 @@ class RunStore(RunFolder):
         """The newest state that can be read; None before the first checkpoint.
 
         Raises:
-            UserError: there are checkpoints, and none can be read.
+            WeightsError: there are checkpoints, and none can be read.
         """
         found = [path for path in (self.last, self.previous) if path.exists()]
         for path in found[:-1]:
             try:
                 return load_state(path)
-            except UserError as error:
-                if distributed.rank() == 0:
-                    print(f"headstart: {error}; going on from {self.previous}", file=sys.stderr)
+            except WeightsError as error:
+                log.warning("%s; going on from %s", error, self.previous)
         return load_state(found[-1]) if found else None
 
     def keep_epoch(self, state: dict[str, Any], epoch: int, keep: int) -> None:

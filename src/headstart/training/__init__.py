@@ -1,1 +1,1 @@
-"""Training, evaluation and what keeps them safe."""
+"""Training, and what keeps it safe."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from headstart.attacks.collapse import COLLAPSE_RATIO, collapsed
 from headstart.core import Clock, distributed
 from headstart.recipes.recipe import Recipe
+from headstart.training.state import Stateful, state_of
 
 # A state is worth going back to while PGD keeps this share of the FGSM accuracy. Between that and a collapse nothing
 # is kept: a network on its way down must not become the one to return to.
@@ -21,14 +22,6 @@ SOUND_RATIO = 1 / 2
 NOISE = (2.0, 3.0)
 CLIP = 1.0  # largest gradient norm after losses or weights that were not finite
 SETTLING = 2  # looks after going back that are not judged: the accuracies of a changed training dip first
-
-
-class Stateful(Protocol):
-    """Network, optimiser, method or average."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state_dict: Any, /) -> Any: ...
 
 
 class Guard:
@@ -81,7 +74,7 @@ class Guard:
             sound = not self._adversarial or measured["pgd"] >= SOUND_RATIO * measured["fgsm"]
             if self.reaction == "rollback" and sound:
                 # A copy, since state_dict returns the live tensors.
-                self.sound = copy.deepcopy({name: part.state_dict() for name, part in self._learned.items()})
+                self.sound = copy.deepcopy(state_of(self._learned))
                 self.sound_update = clock.update
             return None
         if self.reaction == "warn" and self.told:

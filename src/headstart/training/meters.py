@@ -33,6 +33,10 @@ class Meters:
         """Infinity if a loss was not finite on this process, else 0; of shape ()."""
         return torch.where(self.first_broken < 0, 0.0, torch.inf)
 
+    def forget_broken(self) -> None:
+        """Watch for the first loss that is not finite anew."""
+        self.first_broken.fill_(-1)
+
     def read(self) -> dict[str, float]:
         """Mean loss and accuracy over all processes; waits for the device."""
         loss, correct, count = distributed.sum_(self.sums.clone()).tolist()
@@ -43,12 +47,12 @@ class Meters:
         """Start anew."""
         self.sums.zero_()
 
-    def state(self) -> Tensor:
+    def state_dict(self) -> Tensor:
         """The sums over all processes."""
         return distributed.sum_(self.sums.clone())
 
-    def load_state(self, sums: Tensor) -> None:
-        """Go on from ``state``, which the first process takes over for all."""
+    def load_state_dict(self, sums: Tensor) -> None:
+        """Go on from ``state_dict``, which the first process takes over for all."""
         self.sums.copy_(sums if distributed.rank() == 0 else torch.zeros_like(sums))
 
 

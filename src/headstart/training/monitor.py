@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from headstart.attacks.fgsm import fgsm
 from headstart.attacks.pgd import pgd
 from headstart.core import distributed
+from headstart.core.modes import evaluating
 from headstart.core.threat import ThreatModel
 from headstart.data.images import ImageSet
 
@@ -24,21 +25,19 @@ class Monitor:
     def measure(self, module: nn.Module, threat: ThreatModel, first: int | None = None) -> dict[str, float]:
         """Accuracies as fractions under the threat model in force, and n, the number of images.
 
-        Mode and gradients of the module and the global random state stay as they are.
+        Modes and gradients of the module and the global random state stay as they are.
 
         Args:
             first: only about the first so many images; default all.
         """
         count = len(self.labels) if first is None else min(len(self.labels), -(-first // distributed.world_size()))
-        was_training = module.training
-        module.eval()
         draw = torch.Generator(self.device).manual_seed(0)
         counts = torch.zeros(4, device=self.device)
-        for begin in range(0, count, self.batch_size):
-            rows = slice(begin, min(begin + self.batch_size, count))
-            x = self.images[rows].float().div_(255).contiguous(memory_format=torch.channels_last)
-            counts += self._correct(module, x, self.labels[rows], threat, draw)
-        module.train(was_training)
+        with evaluating(module):
+            for begin in range(0, count, self.batch_size):
+                rows = slice(begin, min(begin + self.batch_size, count))
+                x = self.images[rows].float().div_(255).contiguous(memory_format=torch.channels_last)
+                counts += self._correct(module, x, self.labels[rows], threat, draw)
         n, clean, single, multi = distributed.sum_(counts).tolist()
         return {"n": int(n), "clean": clean / n, "fgsm": single / n, "pgd": multi / n}
 

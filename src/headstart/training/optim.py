@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
 
-from headstart.errors import UserError
+from headstart.errors import SettingError
 from headstart.recipes.recipe import Recipe
 
 
@@ -32,7 +32,9 @@ def make_schedule(recipe: Recipe, optimizer: Optimizer, updates: int, updates_pe
         return OneCycleLR(optimizer, recipe.lr, total_steps=updates + 1, pct_start=recipe.peak, cycle_momentum=False)
     if recipe.schedule == "multi-step":
         if late := [m for m in recipe.milestones if m >= recipe.epochs]:
-            raise UserError(f"milestone {late[0]} is not reached in {recipe.epochs} epochs; lower it or train longer")
+            raise SettingError(
+                f"milestone {late[0]} is not reached in {recipe.epochs} epochs; lower it or train longer"
+            )
         return MultiStepLR(optimizer, [m * updates_per_epoch for m in recipe.milestones], gamma=0.1)
     if recipe.schedule == "triangular":
         top = recipe.peak * updates

@@ -1,31 +1,50 @@
-"""Training that starts from weights."""
+"""The network that a training starts with."""
 
 from __future__ import annotations
 
-import sys
+import logging
 from dataclasses import replace
 
 from torch import nn
 
-from headstart.core import distributed
-from headstart.errors import UserError
+from headstart.data import TrainingSet
+from headstart.errors import WeightsError
 from headstart.models import build_model, normalization_of, normalized
 from headstart.models.weights import agree, in_words, load_into
 from headstart.recipes.recipe import Recipe
 from headstart.runs.classifier import read_weights
+
+log = logging.getLogger(__name__)
+
+
+def network_for(
+    recipe: Recipe, network: nn.Module | None, data: TrainingSet, *, resumed: bool
+) -> tuple[Recipe, nn.Module]:
+    """The network of a recipe, and that recipe, resolved; see ``start_from`` where the recipe begins with weights.
+
+    Args:
+        network: default the recipe's by name.
+        resumed: its weights will be those of a checkpoint.
+    """
+    classes, channels = len(data.classes), data.shape[0]
+    if recipe.weights is not None and not resumed:
+        return start_from(recipe, network, classes, channels)
+    if network is None:
+        network = build_model(recipe.model, classes, channels, recipe.model_args)
+    return recipe, network
 
 
 def start_from(recipe: Recipe, network: nn.Module | None, classes: int, channels: int) -> tuple[Recipe, nn.Module]:
     """The network of a recipe that begins with the weights of a file, and that recipe, resolved.
 
     What the file says of its network (widths, activation, normalisation) holds where the recipe says nothing. The last
-    layer keeps its initial values where the class count differs. What was done is said on stderr.
+    layer keeps its initial values where the class count differs. What was done is logged.
 
     Args:
         network: default the recipe's by name.
 
     Raises:
-        UserError: see ``read_weights`` and ``load_into``.
+        WeightsError: see ``read_weights`` and ``load_into``.
     """
     weights = read_weights(str(recipe.weights))
     given = network is not None
@@ -38,7 +57,7 @@ def start_from(recipe: Recipe, network: nn.Module | None, classes: int, channels
     if found.old_classes is not None:
         done.append(f"a new last layer for {classes} classes (the file has {found.old_classes})")
     if given and found.normalization and not agree(found.normalization, normalization_of(network)):
-        raise UserError(
+        raise WeightsError(
             f"{weights.name} carries {in_words(found.normalization)}; "
             "give a network that has it: headstart.models.normalized(network, mean, std)"
         )
@@ -46,6 +65,5 @@ def start_from(recipe: Recipe, network: nn.Module | None, classes: int, channels
         normalized(network, **found.normalization)
         recipe = replace(recipe, model_args={**recipe.model_args, **found.normalization})
         done.append(f"its {in_words(found.normalization)} as the network's first layer")
-    if distributed.rank() == 0:
-        print("; ".join(done), file=sys.stderr)
+    log.info("%s", "; ".join(done))
     return recipe, network
