@@ -110,7 +110,7 @@ class LAW(Method):
         return correct[0] < self.threshold * (correct[1] + extra)
 
 
-@register("fgsm-law", source="Jia et al., LAW, 2023", passes="3F 1Bx 2B, 2F where the reference is the start")
+@register("fgsm-law", source="Jia et al., LAW, 2023", passes="3F 1Bx 2B; 2F where the reference is the start")
 def build(
     info: TaskInfo,
     weight: float | None = None,

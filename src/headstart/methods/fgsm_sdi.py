@@ -16,7 +16,7 @@ from headstart.parts.losses import Criterion, CrossEntropy, cross_entropy, jense
 from headstart.parts.pairing import LogitPairing
 
 
-@register("fgsm-sdi", source="Jia et al., IEEE TIP 2022", passes="(3+2/k)F (2+2/k)Bx 1B + generator")
+@register("fgsm-sdi", source="Jia et al., IEEE TIP 2022", passes="(3+2/k)F (2+2/k)Bx 1B + generator, k = generator_every (20)")
 def build(
     info: TaskInfo,
     relative_alpha: float = 1.0,
@@ -67,7 +67,7 @@ def build(
 @register(
     "sdi-memory",
     source="this library, after Jia et al., IEEE TIP 2022",
-    passes="(2+2/k)F (1+2/k)Bx 1B + generator",
+    passes="(2+2/k)F (1+2/k)Bx 1B + generator, k = generator_every (20)",
     base=build,
     fixed=("conditioning",),
 )
@@ -83,7 +83,7 @@ def build_memory(info: TaskInfo, **sdi: Any) -> Method:
 @register(
     "sdi-through",
     source="this library, after Jia et al., IEEE TIP 2022",
-    passes="(3+2/k)F (2+2/k)Bx 1B + generator",
+    passes="(3+2/k)F (2+2/k)Bx 1B + generator, k = generator_every (20)",
     base=build,
     fixed=("straight_through",),
 )
@@ -107,7 +107,7 @@ def held_together(sdi: Method, divergence: Criterion, weight: float, *, ramp: bo
 @register(
     "sdi-pgi",
     source="this library, after Jia et al., TIP and ECCV 2022",
-    passes="(3+2/k)F (2+2/k)Bx 2B + generator",
+    passes="(3+2/k)F (2+2/k)Bx 2B + generator, k = generator_every (20)",
     base=build,
 )
 def build_pgi(info: TaskInfo, weight: float = 10.0, **sdi: Any) -> Method:
@@ -126,7 +126,7 @@ def build_pgi(info: TaskInfo, weight: float = 10.0, **sdi: Any) -> Method:
 @register(
     "sdi-liet",
     source="this library, after Jia et al. 2022 and Pan et al. 2025",
-    passes="(3+2/k)F (2+2/k)Bx 2B + generator",
+    passes="(3+2/k)F (2+2/k)Bx 2B + generator, k = generator_every (20)",
     base=build,
 )
 def build_liet(info: TaskInfo, weight: float | None = None, **sdi: Any) -> Method:

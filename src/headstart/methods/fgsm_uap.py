@@ -19,6 +19,7 @@ from headstart.parts.memory import normalised_l1
 from headstart.parts.pairing import paired
 
 SOURCE = "Pan, Li, Yao, AAAI 2024"
+PUBLISHED_RADIUS = 1.25  # over epsilon: 10/255 at 8/255. Without noise any value from 1 on gives the same start.
 
 
 class Universal(Init):
@@ -125,7 +126,6 @@ def uap(
     weight: float = 10.0,
     relative_alpha: float = 1.0,
     label_smoothing: float = 0.4,
-    relative_radius: float = 1.25,
     decay: float = 0.3,
 ) -> Method:
     """FGSM-UAP: a sign step from one perturbation that all images share, and logits held together.
@@ -136,10 +136,9 @@ def uap(
     Args:
         weight: lambda.
         label_smoothing: of loss and ascent.
-        relative_radius: of u over epsilon; published 10/255 at 8/255. Without noise any value from 1 on is the same.
         decay: mu.
     """
-    init = Universal(info, 1, relative_radius=relative_radius, decay=decay)
+    init = Universal(info, 1, relative_radius=PUBLISHED_RADIUS, decay=decay)
     return paired(init, weight, relative_alpha, label_smoothing)
 
 
@@ -149,11 +148,10 @@ def cuap(
     weight: float = 10.0,
     relative_alpha: float = 1.0,
     label_smoothing: float = 0.4,
-    relative_radius: float = 1.25,
     decay: float = 0.3,
 ) -> Method:
     """FGSM-CUAP: fgsm-uap with one perturbation per class; classes absent from a batch keep theirs."""
-    init = Classwise(info, info.classes, relative_radius=relative_radius, decay=decay)
+    init = Classwise(info, info.classes, relative_radius=PUBLISHED_RADIUS, decay=decay)
     return paired(init, weight, relative_alpha, label_smoothing)
 
 
@@ -164,7 +162,7 @@ def fuap(
     relative_alpha: float = 1.0,
     label_smoothing: float = 0.4,
     groups: int | None = None,
-    relative_radius: float = 1.25,
+    relative_radius: float = PUBLISHED_RADIUS,
     decay: float = 0.3,
     router_lr: float = 1e-3,
 ) -> Method:
@@ -175,6 +173,7 @@ def fuap(
     Args:
         groups: U; None is the published 50 at ten classes, 200 at a hundred, 300 at two hundred (where FastAT
             Benchmark's file has U and the number of classes swapped), else half as many again as classes.
+        relative_radius: of u over epsilon; it matters here, where u is added to noise.
         router_lr: Adam's learning rate for the router.
     """
     if not info.features:

@@ -39,7 +39,7 @@ class Carried(Init):
 @register(
     "free",
     source="Shafahi et al., NeurIPS 2019",
-    passes="1F 0Bx 1B per update, m updates a batch (8)",
+    passes="1F 0Bx 1B per update, m = replays (8) updates a batch",
     norms=ANY_NORM,
 )
 def build(

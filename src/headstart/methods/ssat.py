@@ -43,7 +43,7 @@ class CheckpointStep(SignSteps):
 @register(
     "fgsm-ckpt",
     source="Kim, Lee, Lee, AAAI 2021 (ssat by its other name)",
-    passes="(c+1)F 1Bx 1B",
+    passes="(c+1)F 1Bx 1B, c = checkpoints (3)",
     norms=ANY_NORM,
     same_as="ssat",
 )
