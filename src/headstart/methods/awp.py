@@ -84,7 +84,13 @@ class AdversarialWeights(Method):
         super().observe(step)
 
 
-@register("awp", source=SOURCE, passes="(T+2)F TBx 2B, T = steps (10) of pgd-at; of another method its own, those of its loss twice", norms=ANY_NORM, same_as="pgd-at-awp")
+@register(
+    "awp",
+    source=SOURCE,
+    passes="(T+2)F TBx 2B, T = steps (10) of pgd-at; of another method its own, those of its loss twice",
+    norms=ANY_NORM,
+    same_as="pgd-at-awp",
+)
 def build(
     info: TaskInfo,
     method: str = "pgd-at",

@@ -16,7 +16,9 @@ from headstart.parts.losses import Criterion, CrossEntropy, cross_entropy, jense
 from headstart.parts.pairing import LogitPairing
 
 
-@register("fgsm-sdi", source="Jia et al., IEEE TIP 2022", passes="(3+2/k)F (2+2/k)Bx 1B + generator, k = generator_every (20)")
+@register(
+    "fgsm-sdi", source="Jia et al., IEEE TIP 2022", passes="(3+2/k)F (2+2/k)Bx 1B + generator, k = generator_every (20)"
+)
 def build(
     info: TaskInfo,
     relative_alpha: float = 1.0,

@@ -80,7 +80,11 @@ def published_weight(info: TaskInfo) -> float:
     return 20.0 if is_large(info) else 200.0 if info.classes == 100 else 100.0
 
 
-@register("liet", source="Pan, Tang, Li, Yao, ICCV 2025", passes="(2+q/k)F (1+q/k)Bx 2B, k = template_every (20), q = classes / batch size")
+@register(
+    "liet",
+    source="Pan, Tang, Li, Yao, ICCV 2025",
+    passes="(2+q/k)F (1+q/k)Bx 2B, k = template_every (20), q = classes / batch size",
+)
 def build(
     info: TaskInfo,
     relative_alpha: float = 1.0,
