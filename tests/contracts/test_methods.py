@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from headstart.core import Passes, Step, Target
 from headstart.core.threat import ThreatModel
 from headstart.data import Batch, ImageSet
-from headstart.methods.registry import methods
+from headstart.methods.registry import build_method, methods
 from headstart.training.train import Trainer, TrainResult, train
 from tests.contracts.conftest import build
 from tests.contracts.expectations import EXPECTED, Expected
 from tests.contracts.observers import ConvolutionCounter, HostSynchronisation, no_host_synchronisation
-from tests.helpers import CLASSES, THREAT, batches, clocks, run_method, sgd, tiny_net, update
+from tests.helpers import CLASSES, THREAT, batches, clocks, info, run_method, sgd, tiny_net, update
 from tests.training.runs import BATCHES, tiny
 
 PER_EPOCH = 4
@@ -133,6 +133,14 @@ def test_registered_cost_is_the_measured_one(name: str, expects: Expected) -> No
     for cost in costs(name):
         assert cost.in_batches == registered_cost(name, cost.batch), f"batch {cost.batch}"
     assert ("double backward" in methods()[name].passes) == bool(expects.double_backwards)
+
+
+def test_the_cost_of_law_from_its_start_is_the_registered_one() -> None:
+    assert "2F where the reference is the start" in methods()["fgsm-law"].passes
+    method, net = build_method("fgsm-law", info(), {"reference": "initial"}), tiny_net()
+    target = Target(net)
+    update(method, target, sgd(net), batches(1)[0], THREAT, clocks(1)[0])
+    assert target.passes == Passes(2, 1, 2)
 
 
 def test_registered_cost_names_the_defaults(name: str) -> None:

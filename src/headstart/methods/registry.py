@@ -35,7 +35,7 @@ class MethodEntry:
     @property
     def settings(self) -> dict[str, Any]:
         """Settings with their defaults, from the signature of ``build``, and of ``base`` where it hands some on."""
-        return {name: parameter.default for name, parameter in self._parameters().items()}
+        return {name: parameter.default for name, parameter in self.parameters.items()}
 
     def checked(self, settings: dict[str, Any]) -> dict[str, Any]:
         """The settings, each known and of the type that the signature declares.
@@ -43,14 +43,16 @@ class MethodEntry:
         Raises:
             SettingError: one is not.
         """
-        known, checked = self._parameters(), {}
+        known, checked = self.parameters, {}
         for key, value in settings.items():
             if key not in known:
                 raise unknown(f"setting of method {self.name}:", key, known)
             checked[key] = typed(f"setting {key} of method {self.name}", value, known[key].annotation)
         return checked
 
-    def _parameters(self) -> dict[str, inspect.Parameter]:
+    @property
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """Settings with their types and defaults."""
         own, inherited = _parameters_of(self.build), _parameters_of(self.base) if self.base else {}
         return own | {name: p for name, p in inherited.items() if name not in own and name not in self.fixed}
 
