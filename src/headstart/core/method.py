@@ -76,7 +76,7 @@ class Init(Part):
 class Ascent(Part):
     """Turns ``step.delta0`` into the training perturbation, or None for none; fills in grad0 and logits0.
 
-    It keeps the graph of logits0 only where "logits0" is in ``step.needs``.
+    Where "logits0" is in ``step.needs`` it keeps their graph, and fills in x0.
     """
 
     def forward(self, target: Target, step: Step) -> Tensor | None:

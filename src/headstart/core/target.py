@@ -85,7 +85,8 @@ class Target:
         Weights get no gradient and are frozen, so that compiled networks do not compute theirs either.
 
         Args:
-            point: images (B, C, H, W); the graph behind them is cut.
+            point: images (B, C, H, W); the graph behind them is cut. A leaf that requires a gradient is taken as it is
+                and gets, with ``keep``, that of the loss that reuses the logits.
             score: logits (B, K) to a scalar.
             keep: keep the graph of the logits for a loss that reuses them.
             create: make the gradient itself differentiable with respect to the weights (double backward).
@@ -96,7 +97,8 @@ class Target:
         reused = keep or create
         network = self._twice_differentiable if create else self._fast
         with self._frozen(not reused), torch.enable_grad():
-            point = point.detach().requires_grad_()
+            if not (point.is_leaf and point.requires_grad):
+                point = point.detach().requires_grad_()
             logits = self._forward(network, point, batch_norm or self.ascent_batch_norm)
             (grad,) = torch.autograd.grad(score(logits), point, retain_graph=reused, create_graph=create)
         self.passes.input_gradients += 1

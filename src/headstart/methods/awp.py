@@ -73,7 +73,9 @@ class AdversarialWeights(Method):
         if "clean" in self.loss.needs:
             step.clean = target(step.x)
         if "logits0" in self.loss.needs:
-            step.logits0 = target(step.x if step.delta0 is None else step.x + step.delta0)
+            assert step.x0 is not None
+            step.x0 = step.x0.detach().requires_grad_()
+            step.logits0 = target(step.x0)
 
     @torch.no_grad()
     def observe(self, step: Step) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 
 from headstart.core.method import Method, TaskInfo
+from headstart.core.target import BatchNormMode
 from headstart.methods import liet
 from headstart.methods.registry import register
 from headstart.parts.ascents import SignSteps
@@ -30,12 +31,13 @@ def build(
     generator_lr: float = 1e-3,
     generator_schedule: GeneratorSchedule = "constant",
     straight_through: bool = False,
+    batch_norm: BatchNormMode | None = None,
+    published: bool = False,
 ) -> Method:
     """FGSM-SDI: one sign step of epsilon from a start proposed by a jointly trained generator.
 
     delta0 = epsilon * tanh(G(x, sign grad CE(f(x), y))); delta = P(delta0 + alpha * sign grad CE(f(x + delta0), y));
-    f descends CE_s(f(x + delta), y), G ascends it every k batches. The published code is the setting
-    ``box=False, generator_every=20``.
+    f descends CE_s(f(x + delta), y), G ascends it every k batches.
 
     Args:
         relative_alpha: step size over epsilon. Below 1 the generator learns at more pixels, see GeneratorInit.
@@ -49,9 +51,14 @@ def build(
             fewer than 200 updates.
         generator_schedule: "constant" is what the published code does, "multi-step" what its milestones mean.
         straight_through: let the generator's gradient pass where the projection clips; our addition.
+        batch_norm: mode of the target in the ascent passes; "train" in the published code. Generator updates
+            differentiate through the target in training mode whatever it is.
+        published: every setting here at the authors' value, whatever it is set to.
     """
+    if published:  # what is not named has that default
+        return build(info, generator_every=20, batch_norm="train")
     smoothing = smoothing_of(0.5, info.classes) if label_smoothing is None else label_smoothing
-    ascent = SignSteps(relative_alpha, box=box)
+    ascent = SignSteps(relative_alpha, box=box, batch_norm=batch_norm)
     init = GeneratorInit(
         info,
         ascent,
@@ -62,6 +69,7 @@ def build(
         lr=generator_lr,
         schedule=generator_schedule,
         straight_through=straight_through,
+        batch_norm=batch_norm,
     )
     return Method(init, ascent, CrossEntropy(smoothing))
 
@@ -71,7 +79,7 @@ def build(
     source="this library, after Jia et al., IEEE TIP 2022",
     passes="(2+2/k)F (1+2/k)Bx 1B + generator, k = generator_every (20)",
     base=build,
-    fixed=("conditioning",),
+    fixed=("conditioning", "published"),
 )
 def build_memory(info: TaskInfo, **sdi: Any) -> Method:
     """SDI-memory: FGSM-SDI whose generator is told the sample's last attack gradient instead of the clean one.
@@ -87,7 +95,7 @@ def build_memory(info: TaskInfo, **sdi: Any) -> Method:
     source="this library, after Jia et al., IEEE TIP 2022",
     passes="(3+2/k)F (2+2/k)Bx 1B + generator, k = generator_every (20)",
     base=build,
-    fixed=("straight_through",),
+    fixed=("straight_through", "published"),
 )
 def build_through(info: TaskInfo, **sdi: Any) -> Method:
     """SDI-through: FGSM-SDI whose generator also learns at pixels where the projection clips.
@@ -111,6 +119,7 @@ def held_together(sdi: Method, divergence: Criterion, weight: float, *, ramp: bo
     source="this library, after Jia et al., TIP and ECCV 2022",
     passes="(3+2/k)F (2+2/k)Bx 2B + generator, k = generator_every (20)",
     base=build,
+    fixed=("published",),
 )
 def build_pgi(info: TaskInfo, weight: float = 10.0, **sdi: Any) -> Method:
     """SDI-PGI: FGSM-SDI with the logits at start and end held together, as in FGSM-PGI.
@@ -130,6 +139,7 @@ def build_pgi(info: TaskInfo, weight: float = 10.0, **sdi: Any) -> Method:
     source="this library, after Jia et al. 2022 and Pan et al. 2025",
     passes="(3+2/k)F (2+2/k)Bx 2B + generator, k = generator_every (20)",
     base=build,
+    fixed=("published",),
 )
 def build_liet(info: TaskInfo, weight: float | None = None, **sdi: Any) -> Method:
     """SDI-LIET: FGSM-SDI with the predictions at start and end held together, as in LIET.

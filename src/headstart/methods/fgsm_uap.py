@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from headstart.parts.losses import cross_entropy
 from headstart.parts.memory import normalised_l1
 from headstart.parts.pairing import paired
 
+Gradient = Literal["published", "equation"]
 SOURCE = "Pan, Li, Yao, AAAI 2024"
 PUBLISHED_RADIUS = 1.25  # over epsilon: 10/255 at 8/255. Without noise any value from 1 on gives the same start.
 
@@ -25,18 +26,28 @@ PUBLISHED_RADIUS = 1.25  # over epsilon: 10/255 at 8/255. Without noise any valu
 class Universal(Init):
     """delta0 = P(u_k), k the group of the sample; every group of a batch moves its u by one sign step of its momentum.
 
-    With g the ascent's gradient and the mean over the group's samples in the batch: v_k <- mean(g / ||g||_1) + mu v_k,
-    the norm over the whole batch; u_k <- clip(u_k + radius * sign v_k, -radius, radius). u begins at corners.
+    With the mean over the group's samples in the batch: v_k <- mean(g / ||g||_1) + mu v_k, the norm over the whole
+    batch; u_k <- clip(u_k + radius * sign v_k, -radius, radius). u begins at corners.
+
+    The equation's g is the ascent's gradient, grad CE_s(f(x0), y) at x0 = x + delta0. The published code keeps it as a
+    view of ``x0.grad``, and reads it after the backward of the weight update has added to the same memory. x0 is a leaf
+    of the loss CE_s(f(x + delta), y) + lambda * MSE(f(x + delta), f(x0)) through f(x0) alone, since delta is detached.
+    The published g is therefore the sum grad_x0 CE_s(f(x0), y) + lambda * grad_x0 MSE(f(x + delta), f(x0)). The second
+    term comes from the weight update's own backward, at no cost; where a recipe accumulates gradients over parts of a
+    batch it is weighted by the share of the part.
 
     Args:
         groups: number of perturbations.
         relative_radius: radius over epsilon. ``directions`` holds u / radius.
         decay: mu.
+        gradient: which g.
     """
 
-    def __init__(self, info: TaskInfo, groups: int, *, relative_radius: float, decay: float) -> None:
+    def __init__(
+        self, info: TaskInfo, groups: int, *, relative_radius: float, decay: float, gradient: Gradient
+    ) -> None:
         super().__init__()
-        self.relative_radius, self.decay = relative_radius, decay
+        self.relative_radius, self.decay, self.gradient = relative_radius, decay, gradient
         shape = groups, *info.image_shape
         self.directions: Tensor
         self.momenta: Tensor
@@ -60,7 +71,12 @@ class Universal(Init):
     def observe(self, step: Step) -> None:
         assert step.grad0 is not None
         assert self.group is not None
-        g = normalised_l1(step.grad0)
+        g = step.grad0
+        if self.gradient == "published":
+            assert step.x0 is not None
+            assert step.x0.grad is not None
+            g = g + step.x0.grad
+        g = normalised_l1(g)
         total = distributed.sum_(torch.zeros_like(self.momenta).index_add_(0, self.group, g))
         count = distributed.sum_(g.new_zeros(len(total)).index_add_(0, self.group, g.new_ones(len(g)))).view(
             -1, 1, 1, 1
@@ -86,9 +102,17 @@ class FeatureRouted(Universal):
     """
 
     def __init__(
-        self, info: TaskInfo, groups: int, *, relative_radius: float, decay: float, label_smoothing: float, lr: float
+        self,
+        info: TaskInfo,
+        groups: int,
+        *,
+        relative_radius: float,
+        decay: float,
+        gradient: Gradient,
+        label_smoothing: float,
+        lr: float,
     ) -> None:
-        super().__init__(info, groups, relative_radius=relative_radius, decay=decay)
+        super().__init__(info, groups, relative_radius=relative_radius, decay=decay, gradient=gradient)
         self.label_smoothing = label_smoothing
         self.route, self.classify = nn.Linear(info.features, groups), nn.Linear(groups, info.classes)
         self.optimizer = torch.optim.Adam([*self.route.parameters(), *self.classify.parameters()], lr=lr)
@@ -127,6 +151,7 @@ def uap(
     relative_alpha: float = 1.0,
     label_smoothing: float = 0.4,
     decay: float = 0.3,
+    gradient: Gradient = "published",
 ) -> Method:
     """FGSM-UAP: a sign step from one perturbation that all images share, and logits held together.
 
@@ -137,8 +162,10 @@ def uap(
         weight: lambda.
         label_smoothing: of loss and ascent.
         decay: mu.
+        gradient: what u remembers. "equation" is that of CE_s at the start, "published" what the code has in that place
+            by then, the gradient of CE_s + lambda * MSE (see Universal).
     """
-    init = Universal(info, 1, relative_radius=PUBLISHED_RADIUS, decay=decay)
+    init = Universal(info, 1, relative_radius=PUBLISHED_RADIUS, decay=decay, gradient=gradient)
     return paired(init, weight, relative_alpha, label_smoothing)
 
 
@@ -149,9 +176,10 @@ def cuap(
     relative_alpha: float = 1.0,
     label_smoothing: float = 0.4,
     decay: float = 0.3,
+    gradient: Gradient = "published",
 ) -> Method:
     """FGSM-CUAP: fgsm-uap with one perturbation per class; classes absent from a batch keep theirs."""
-    init = Classwise(info, info.classes, relative_radius=PUBLISHED_RADIUS, decay=decay)
+    init = Classwise(info, info.classes, relative_radius=PUBLISHED_RADIUS, decay=decay, gradient=gradient)
     return paired(init, weight, relative_alpha, label_smoothing)
 
 
@@ -164,6 +192,7 @@ def fuap(
     groups: int | None = None,
     relative_radius: float = PUBLISHED_RADIUS,
     decay: float = 0.3,
+    gradient: Gradient = "published",
     router_lr: float = 1e-3,
 ) -> Method:
     """FGSM-FUAP: fgsm-uap with U perturbations, one chosen by the features of the noisy image and added to its noise.
@@ -185,6 +214,7 @@ def fuap(
         groups or {10: 50, 100: 200, 200: 300}.get(info.classes, max(50, info.classes * 3 // 2)),
         relative_radius=relative_radius,
         decay=decay,
+        gradient=gradient,
         label_smoothing=label_smoothing,
         lr=router_lr,
     )

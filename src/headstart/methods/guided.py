@@ -26,9 +26,15 @@ class GuidedStep(SignSteps):
     needs = frozenset({"clean"})
 
     def __init__(
-        self, distance: Criterion, weight: Weight, relative_alpha: float, batch_norm: BatchNormMode | None
+        self,
+        distance: Criterion,
+        weight: Weight,
+        relative_alpha: float,
+        *,
+        label_smoothing: float,
+        batch_norm: BatchNormMode,
     ) -> None:
-        super().__init__(relative_alpha, batch_norm=batch_norm)
+        super().__init__(relative_alpha, label_smoothing=label_smoothing, batch_norm=batch_norm)
         self.distance, self.weight = distance, weight
 
     def score(self, step: Step, logits: Tensor) -> Tensor:
@@ -61,7 +67,8 @@ def guided(
     *,
     relative_alpha: float,
     label_smoothing: float,
-    batch_norm: BatchNormMode | None,
+    ascent_label_smoothing: float,
+    batch_norm: BatchNormMode,
 ) -> Method:
     """The method with D = ``distance`` of two batches of logits (B, K), and lambda = ``weight`` at every update.
 
@@ -69,7 +76,7 @@ def guided(
     batch statistics serves attack and loss: the published codes take a second one, which gives the same logits and
     moves the running statistics once more.
     """
-    ascent = GuidedStep(distance, weight, relative_alpha, batch_norm)
+    ascent = GuidedStep(distance, weight, relative_alpha, label_smoothing=ascent_label_smoothing, batch_norm=batch_norm)
     return Method(Bernoulli(0.5), ascent, GuidedLoss(distance, weight, label_smoothing))
 
 
@@ -86,6 +93,7 @@ def gat(
     jump_at: float = 0.85,
     relative_alpha: float = 1.0,
     label_smoothing: float = 0.0,
+    ascent_label_smoothing: float = 0.0,
     batch_norm: BatchNormMode = "eval",
 ) -> Method:
     """GAT: clean cross-entropy, and a squared distance of probabilities that guides attack and training alike.
@@ -98,19 +106,22 @@ def gat(
     Args:
         weight: lambda; 10 for CIFAR-10, 20 for ImageNet-100.
         jump: factor on lambda in the last epochs; 4 for CIFAR-10, 7 for ImageNet-100.
-        jump_at: share of the epochs after which it applies; 85 of 100 for CIFAR-10, 90 of 120 for ImageNet-100.
+        jump_at: share of the epochs up to which it does not apply yet. The published code multiplies at the end of
+            the epoch with index 85 of 100 (90 of 120 for ImageNet-100), so the next is the first with more.
         relative_alpha: step size over epsilon.
+        ascent_label_smoothing: of A's cross-entropy; none as published, FastAT Benchmark's is that of the loss.
         batch_norm: mode of the ascent pass; evaluation as published.
     """
 
     def lambda_at(clock: Clock) -> float:
-        return weight * (jump if clock.epoch >= jump_at * clock.epochs else 1.0)
+        return weight * (jump if clock.epoch > jump_at * clock.epochs else 1.0)
 
     return guided(
         squared_distance,
         lambda_at,
         relative_alpha=relative_alpha,
         label_smoothing=label_smoothing,
+        ascent_label_smoothing=ascent_label_smoothing,
         batch_norm=batch_norm,
     )
 
@@ -150,6 +161,7 @@ def nuat(
     ramp: float = 0.9,
     relative_alpha: float = 1.0,
     label_smoothing: float = 0.0,
+    ascent_label_smoothing: float = 0.0,
     batch_norm: BatchNormMode = "eval",
 ) -> Method:
     """NuAT: clean cross-entropy, and a nuclear norm of logit differences that guides attack and training alike.
@@ -164,6 +176,7 @@ def nuat(
         ramp: share of the E epochs over which lambda_e rises from 0, lambda_e = weight * min(e / (ramp * E), 1) in
             epoch e. Published: 90 of 100 epochs; all of them in the variant with averaged weights.
         relative_alpha: step size over epsilon.
+        ascent_label_smoothing: as in gat.
         batch_norm: mode of the ascent pass; "eval" as in the authors' code, FastAT Benchmark's is "train".
     """
     if not 0 < ramp <= 1:
@@ -177,5 +190,6 @@ def nuat(
         lambda_at,
         relative_alpha=relative_alpha,
         label_smoothing=label_smoothing,
+        ascent_label_smoothing=ascent_label_smoothing,
         batch_norm=batch_norm,
     )

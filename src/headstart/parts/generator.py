@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from headstart.core import distributed
 from headstart.core.method import Ascent, GraphKey, Init, TaskInfo
 from headstart.core.step import Clock, Step
-from headstart.core.target import Target
+from headstart.core.target import BatchNormMode, Target
 from headstart.errors import SettingError
 from headstart.parts.losses import cross_entropy
 from headstart.parts.memory import SampleMemory
@@ -83,6 +83,7 @@ class GeneratorInit(Init):
         ascent: the method's, with which G's own update is made too.
         every: k; None is 20, or less in runs so short that G would get fewer than 200 updates.
         schedule: of G's learning rate, see ``decay``.
+        batch_norm: mode of the target in the pass at the clean image; None follows the target's setting.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class GeneratorInit(Init):
         lr: float = 1e-3,
         schedule: GeneratorSchedule = "constant",
         straight_through: bool = False,
+        batch_norm: BatchNormMode | None = None,
     ) -> None:
         super().__init__()
         if every is not None and every < 1:
@@ -106,7 +108,8 @@ class GeneratorInit(Init):
         self.memory = SampleMemory(info, unit=1.0, aligned=True) if conditioning == "image+memory" else None
         self.every = every or min(20, max(1, info.updates // GENERATOR_UPDATES))
         self.conditioning, self.label_smoothing = conditioning, label_smoothing
-        self.lr, self.schedule, self.straight_through = lr, schedule, straight_through
+        self.lr, self.schedule = lr, schedule
+        self.straight_through, self.batch_norm = straight_through, batch_norm
         self.ascent = ascent
         weights = self.generator.parameters()
         # Fused keeps its step count on the device, so that updates can be recorded as CUDA graphs.
@@ -134,7 +137,7 @@ class GeneratorInit(Init):
         """Sign of the loss gradient that G is told, (B, C, H, W)."""
         if self.memory is not None:
             return self.memory.read(step)
-        grad, _ = target.ascend(step.x, lambda z: cross_entropy(z, step.y))
+        grad, _ = target.ascend(step.x, lambda z: cross_entropy(z, step.y), batch_norm=self.batch_norm)
         return grad.sign()
 
     def propose(self, target: Target, step: Step, h: Tensor) -> Tensor:

@@ -150,21 +150,19 @@ class Remembered(Init):
     Args:
         memory: where it is kept.
         reset_every: epochs after which it starts anew from corners, counted from the first; None for never.
-        box: clip delta0 to the image box, which another crop of the same image may have moved.
     """
 
-    def __init__(self, memory: SampleMemory, *, reset_every: int | None = None, box: bool = False) -> None:
+    def __init__(self, memory: SampleMemory, *, reset_every: int | None = None) -> None:
         super().__init__()
         if reset_every is not None and reset_every < 1:
             raise SettingError(f"reset_every is {reset_every}; it must be at least 1 epoch")
-        self.memory, self.reset_every, self.box = memory, reset_every, box
+        self.memory, self.reset_every = memory, reset_every
 
     def forward(self, target: Target, step: Step) -> Tensor:
         epoch, batch = step.clock.epoch, step.clock.batch
         if batch == 0 and (epoch % self.reset_every if self.reset_every else epoch) == 0:
             self.start(step)
-        delta0 = self.memory.read(step)
-        return step.threat.box(step.x, delta0) if self.box else delta0
+        return self.memory.read(step)
 
     def start(self, step: Step) -> None:
         """Forget everything."""
@@ -186,7 +184,6 @@ class MomentumPrior(Remembered):
         reset_every: epochs between resets.
         compact: perturbations in int8 and momenta in bfloat16 instead of fp32.
         aligned: see SampleMemory.
-        box: clip delta0 to the image box.
     """
 
     def __init__(
@@ -198,9 +195,8 @@ class MomentumPrior(Remembered):
         reset_every: int,
         compact: bool,
         aligned: bool = False,
-        box: bool = False,
     ) -> None:
-        super().__init__(perturbation_memory(info, compact, aligned), reset_every=reset_every, box=box)
+        super().__init__(perturbation_memory(info, compact, aligned), reset_every=reset_every)
         self.momentum = SampleMemory(info, dtype=torch.bfloat16 if compact else torch.float32, aligned=aligned)
         self.decay, self.relative_alpha = decay, relative_alpha
 

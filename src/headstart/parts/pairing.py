@@ -43,11 +43,13 @@ class LogitPairing(Loss):
         return (self.weight_now(step),)
 
 
-def paired(init: Init, weight: float, relative_alpha: float, label_smoothing: float) -> Method:
+def paired(
+    init: Init, weight: float, relative_alpha: float, label_smoothing: float, *, box_start: bool = False
+) -> Method:
     """One sign step from ``init`` and the loss CE_s(f(x + delta), y) + lambda * MSE(f(x + delta), f(x + delta0)).
 
     The step raises CE_s too; the MSE is that of logits, both differentiated, lambda = ``weight``.
     """
     criterion = partial(cross_entropy, label_smoothing=label_smoothing)
-    ascent = SignSteps(relative_alpha, label_smoothing=label_smoothing)
+    ascent = SignSteps(relative_alpha, box_start=box_start, label_smoothing=label_smoothing)
     return Method(init, ascent, LogitPairing(criterion, F.mse_loss, weight))
