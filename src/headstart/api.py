@@ -12,7 +12,7 @@ from headstart.core import TaskInfo
 from headstart.core.threat import ThreatModel
 from headstart.data import ImageSet, from_python
 from headstart.evaluation.evaluate import evaluate
-from headstart.recipes.fields import pixel_fraction
+from headstart.fields import pixel_fraction
 from headstart.recipes.reader import load_recipe
 from headstart.training.own_loop import LoopMethod
 from headstart.training.train import TrainResult
