@@ -107,7 +107,8 @@ def _explain(message: str, arguments: Sequence[str]) -> str:
 def _explain_value(command: str, name: str, value: str | None) -> str:
     """What a flag was given and what it takes."""
     action = _actions(command).get(f"--{name.split('.')[0]}")
-    given = f"--{name} is {value!r}" if value is not None else f"--{name} has a value that it does not take"
+    shown = "null" if value == "None" else repr(value)
+    given = f"--{name} is {shown}" if value is not None else f"--{name} has a value that it does not take"
     allowed = describe(action._typehint) if action is not None and hasattr(action, "_typehint") else "something else"
     near = difflib.get_close_matches(value or "", allowed.removeprefix("one of ").split(", "), n=1)
     hint = f"; did you mean {near[0]}?" if near and allowed.startswith("one of ") else ""
