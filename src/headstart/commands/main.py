@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser
 from headstart.commands import bench, compare, demo, evaluate, list, pull, push, report, sweep, train
 from headstart.errors import LostProcess, UserError, unknown
 from headstart.fields import describe
+from headstart.runs.log import show_messages
 
 COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "demo": (demo, "train four methods on digits, attack them all, write a page; one to three minutes"),
@@ -31,6 +32,7 @@ COMMANDS: dict[str, tuple[ModuleType, str]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 0 done, 2 the input is wrong (one line on stderr), 130 interrupted with the state saved."""
+    show_messages()
     arguments = [*(sys.argv[1:] if argv is None else argv)]
     try:
         parser = make_parser()
