@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
-from headstart.errors import UserError
-from headstart.fields import pixel_fraction
+from headstart.errors import SettingError, UserError
+from headstart.fields import above, at_least, at_most, below, check_fields, pixel_fraction
 from headstart.recipes.reader import load_recipe, recipe_names, save_recipe
 from headstart.recipes.recipe import Recipe
 
@@ -51,6 +51,9 @@ def test_what_is_no_epsilon(written: Any, said: str) -> None:
         ("epochs", 0, "epochs is 0; it must be at least 1"),
         ("batch_size", -1, "it must be at least 1"),
         ("max_steps", 0, "max_steps is 0; it must be at least 1"),
+        ("image_size", 0, "image_size is 0; it must be at least 1, or null"),
+        ("workers", -1, "workers is -1; it must be at least 0, or null"),
+        ("peak", 1, "peak is 1.0; it must be at least 0 and below 1"),
         ("max_steps", "ten", "max_steps is 'ten'; it must be a whole number"),
         ("lr", "fast", "lr is 'fast'; it must be a number"),
         ("lr", float("nan"), "it must be a number"),
@@ -61,7 +64,7 @@ def test_what_is_no_epsilon(written: Any, said: str) -> None:
         ("average", 1, "it must be at least 0 and below 1"),
         ("epsilon_ramp", 1.0, "below 1"),
         ("seed", -1, "seed is -1; it must be at least 0"),
-        ("seed", 2**32, "seed is 4294967296; it must be at most 4294967295"),
+        ("seed", 2**32, "seed is 4294967296; it must be at least 0 and at most 4294967295"),
         ("compile", "yes", "compile is 'yes'; it must be true or false"),
         ("compile", 1, "it must be true or false"),
         ("method", 5, "method is 5; it must be text"),
@@ -89,6 +92,29 @@ def test_numbers_as_yaml_reads_them(tmp_path: Path) -> None:
     recipe = load_recipe(str(path))
     assert (recipe.lr, recipe.weight_decay, recipe.epsilon, recipe.max_steps) == (0.001, 0.0, 8 / 255, None)
     assert recipe.model == "small"  # of the recipe it starts from
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounded:
+    share: Annotated[float, at_least(0), below(1)] = 0.5
+    count: Annotated[int, above(0), at_most(3)] | None = None
+    tags: list[int] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+def test_fields_in_their_bounds() -> None:
+    kept = Bounded(share="2e-1", count=3, tags=(1, 2))  # type: ignore[arg-type]
+    assert (kept.share, kept.count, kept.tags) == (0.2, 3, [1, 2])
+    for given, said in [
+        ({"share": 1}, "share is 1.0; it must be at least 0 and below 1$"),
+        ({"share": None}, "share is None; it must be a number$"),
+        ({"count": 0}, "count is 0; it must be above 0 and at most 3, or null$"),
+        ({"count": 4}, "count is 4; it must be above 0 and at most 3, or null$"),
+    ]:
+        with pytest.raises(SettingError, match=said):
+            Bounded(**given)
 
 
 def test_saved_recipes_read_back(tmp_path: Path) -> None:
@@ -130,6 +156,8 @@ def test_arguments_are_merged_and_those_of_another_method_dropped(tmp_path: Path
         ("recipe: digits/fgsm-rz", "unknown recipe 'digits/fgsm-rz'; did you mean 'digits/fgsm-rs'"),
         ("recipe: 5", "unknown recipe '5'"),
         ("recipe: digits/fgsm-rs\nmethod_args: 3", "method_args is 3; it must be keys and values"),
+        ("recipe: digits/fgsm-sdi\nmethod_args:", "method_args is None; it must be keys and values"),
+        ("model_args: null", "model_args is None; it must be keys and values"),
         ("epochs: abc", "epochs is 'abc'; it must be a whole number"),
     ],
 )
