@@ -93,3 +93,29 @@ def test_null_overrides_the_recipe(name: str, tmp_path: Path) -> None:
 def test_null_where_a_value_is_needed(flag: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "digits/fgsm", f"--{flag}", "null"]) == 2
     assert capsys.readouterr().err == f"headstart: {line}\n"
+
+
+def test_help_says_bounds_and_choices_but_no_types(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.startswith("usage: headstart train RECIPE [--FLAG ...]")
+    for part in (
+        "--epochs N passes over the training part (at least 1)",
+        "--average X decay of the weight average per update (with warm-up); 0 for none (at least 0 and below 1)",
+        "--max_steps N stop after so many weight updates; schedules still follow the full length (at least 1)",
+        "--precision {fp32,bf16} fp32, or bf16 for bfloat16 autocast around the network",
+        "--data DATA data set, see headstart list datasets",
+    ):
+        assert f"{part} --" in said
+    for noise in ("type:", "default: null", "Optional", "``"):
+        assert noise not in said
+
+
+def test_help_says_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "usage: headstart bench RECIPES ... [--FLAG ...]" in said
+    assert "headstart list suites (default: standard)" in said
+    assert "{}" not in said
