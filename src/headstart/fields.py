@@ -17,7 +17,8 @@ KINDS: dict[type, str] = {
     int: "a whole number",
     float: "a number",
     dict: "keys and values such as {alpha: 0.1}",
-    list: "a list of whole numbers such as [100, 105]",
+    list[int]: "a list of whole numbers such as [100, 105]",
+    list[float]: "a list of numbers such as [0.1, 0.5]",
 }
 
 
@@ -69,7 +70,7 @@ def describe(hint: Any) -> str:
     kind, _ = _parts(hint)
     if get_origin(kind) is Literal:
         return f"one of {', '.join(get_args(kind))}"
-    return KINDS.get(get_origin(kind) or kind, "text")
+    return KINDS.get(kind) or KINDS.get(get_origin(kind), "text")
 
 
 def limits(hint: Any) -> str:
@@ -92,7 +93,7 @@ def typed(name: str, value: Any, hint: Any) -> Any:
             raise unknown(f"value of {name}:", str(value), get_args(kind))
         return value
     value = _converted(value, get_origin(kind) or kind)
-    if not _fits(value, get_origin(kind) or kind):
+    if not _fits(value, kind):
         raise SettingError(f"{name} is {value!r}; it must be {describe(hint)}")
     if not all(bound.holds(value, bound.limit) for bound in bounds):
         raise SettingError(f"{name} is {value!r}; it must be {limits(hint)}{', or null' if optional else ''}")
@@ -121,13 +122,12 @@ def _converted(value: Any, kind: type) -> Any:
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    if isinstance(value, bool) and kind is not bool:  # which isinstance takes for an int
+    base = get_origin(kind) or kind
+    if not isinstance(value, base) or (isinstance(value, bool) and base is not bool):  # True is an int to isinstance
         return False
-    if not isinstance(value, kind):
-        return False
-    if isinstance(value, list):
-        return all(type(item) is int for item in value)
-    return kind is not float or math.isfinite(value)
+    if base is list:
+        return all(type(item) in (int, *get_args(kind)) for item in value)
+    return base is not float or math.isfinite(value)
 
 
 def pixel_fraction(value: float | str) -> float:

@@ -95,10 +95,21 @@ def test_null_where_a_value_is_needed(flag: str, line: str, capsys: pytest.Captu
     assert capsys.readouterr().err == f"headstart: {line}\n"
 
 
-def test_help_says_bounds_and_choices_but_no_types(capsys: pytest.CaptureFixture[str]) -> None:
+def shown(capsys: pytest.CaptureFixture[str], command: str) -> str:
+    """The help of a command, on one line."""
     with pytest.raises(SystemExit):
-        main(["train", "--help"])
-    said = " ".join(capsys.readouterr().out.split())
+        main([command, "--help"])
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No word is broken at its hyphen."""
+    monkeypatch.setenv("COLUMNS", "300")
+
+
+def test_help_says_bounds_and_choices_but_no_types(capsys: pytest.CaptureFixture[str]) -> None:
+    said = shown(capsys, "train")
     assert said.startswith("usage: headstart train RECIPE [--FLAG ...]")
     for part in (
         "--epochs N passes over the training part (at least 1)",
@@ -113,9 +124,7 @@ def test_help_says_bounds_and_choices_but_no_types(capsys: pytest.CaptureFixture
 
 
 def test_help_says_defaults(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["bench", "--help"])
-    said = " ".join(capsys.readouterr().out.split())
+    said = shown(capsys, "bench")
     assert "usage: headstart bench RECIPES ... [--FLAG ...]" in said
     assert "headstart list suites (default: standard)" in said
     assert "{}" not in said
