@@ -6,7 +6,6 @@ import io
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
@@ -17,17 +16,6 @@ from headstart.runs.log import show_messages
 
 Capture = pytest.CaptureFixture[str]
 LOG = logging.getLogger("headstart.somewhere")
-
-
-@pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A logger without handlers, as a process begins with."""
-    logger = logging.getLogger("headstart")
-    monkeypatch.setattr(logger, "handlers", [])
-    level = logger.level
-    logger.setLevel(logging.NOTSET)
-    yield
-    logger.setLevel(level)
 
 
 def test_bare_whole_and_once(capsys: Capture) -> None:
