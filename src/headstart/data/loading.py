@@ -55,8 +55,9 @@ def in_memory(
     """The images of a set, or its first n: at their one size, or the central squares at ``image_size``.
 
     Raises:
-        UserError: images that cannot be read (unless they are to be skipped), of different sizes, or too large for
-            the memory that is free.
+        DataError: images that cannot be read (unless they are to be skipped), or of different sizes.
+        OutOfMemory: they need more memory than is free.
+        SettingError: ``image_size`` for images that are decoded already at another size.
     """
     if isinstance(data, ImageSet):
         _check_in_memory(data, image_size)
@@ -83,7 +84,8 @@ def divided(
         samples: take the first so many images alone; default all.
 
     Raises:
-        UserError: fewer images than that; see ``in_memory``.
+        SettingError: fewer images than that.
+        UserError: see ``in_memory``.
     """
     if isinstance(data, ImageSet) or image_size is None:
         images = in_memory(data, image_size, on_bad_image=on_bad_image)

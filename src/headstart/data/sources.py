@@ -45,7 +45,8 @@ def find(
         image_column, label_column: of parquet and hub sets; found where there is only one that fits.
 
     Raises:
-        UserError: no such name, path, split or column, an empty class, or labels outside the classes.
+        SettingError: no such name or column.
+        DataError: no such path or split, an empty class, or labels outside the classes.
     """
     kind, _, rest = name.partition(":")
     if name == "digits":
