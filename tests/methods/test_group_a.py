@@ -17,10 +17,10 @@ from headstart.core import Clock, Method, Step, Target
 from headstart.core.threat import ThreatModel
 from headstart.errors import UserError
 from headstart.methods.aaer import AbnormalExamples
+from headstart.methods.awp import AdversarialWeights
 from headstart.methods.grad_align import GradientAlignment
-from headstart.methods.nuat import polar_factor
+from headstart.methods.guided import polar_factor
 from headstart.methods.registry import build_method, methods
-from headstart.parts.awp import AdversarialWeights
 
 # In double precision: in single, methods that raise a divergence near its minimum, or weigh an error by 1,000, turn
 # roundings into other signs. A wrong detail, such as a clip or a mode of batch-norm, shows at 1e-4 and above.
