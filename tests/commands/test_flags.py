@@ -93,3 +93,38 @@ def test_null_overrides_the_recipe(name: str, tmp_path: Path) -> None:
 def test_null_where_a_value_is_needed(flag: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "digits/fgsm", f"--{flag}", "null"]) == 2
     assert capsys.readouterr().err == f"headstart: {line}\n"
+
+
+def shown(capsys: pytest.CaptureFixture[str], command: str) -> str:
+    """The help of a command, on one line."""
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No word is broken at its hyphen."""
+    monkeypatch.setenv("COLUMNS", "300")
+
+
+def test_help_says_bounds_and_choices_but_no_types(capsys: pytest.CaptureFixture[str]) -> None:
+    said = shown(capsys, "train")
+    assert said.startswith("usage: headstart train RECIPE [--FLAG ...]")
+    for part in (
+        "--epochs N passes over the training part (at least 1)",
+        "--average X decay of the weight average per update (with warm-up); 0 for none (at least 0 and below 1)",
+        "--max_steps N stop after so many weight updates; schedules still follow the full length (at least 1)",
+        "--precision {fp32,bf16} fp32, or bf16 for bfloat16 autocast around the network",
+        "--data DATA data set, see headstart list datasets",
+    ):
+        assert f"{part} --" in said
+    for noise in ("type:", "default: null", "Optional", "``"):
+        assert noise not in said
+
+
+def test_help_says_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    said = shown(capsys, "bench")
+    assert "usage: headstart bench RECIPES ... [--FLAG ...]" in said
+    assert "headstart list suites (default: standard)" in said
+    assert "{}" not in said

@@ -14,7 +14,7 @@ from headstart.data.images import ImageSet, OnBadImage, divide, from_arrays
 from headstart.data.resident import ResidentLoader
 from headstart.data.sources import Split, find
 from headstart.data.streamed import StreamedLoader, StreamedSet
-from headstart.errors import UserError
+from headstart.errors import SettingError
 
 Found: TypeAlias = ImageSet | EncodedSet
 TrainingSet: TypeAlias = ImageSet | StreamedSet
@@ -44,7 +44,9 @@ def from_python(data: Any, name: str = "python") -> Found:
         return from_arrays(*data)
     if isinstance(data, Dataset) or (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         return ItemSet(data, name)
-    raise UserError(f"data is {type(data).__name__}; give a name, (images, labels), an ImageSet or a map-style Dataset")
+    raise SettingError(
+        f"data is {type(data).__name__}; give a name, (images, labels), an ImageSet or a map-style Dataset"
+    )
 
 
 def in_memory(
@@ -131,11 +133,13 @@ def default_workers(devices: int = 1) -> int:
 
 def _count(data: Found, samples: int | None) -> int:
     if samples is not None and samples > len(data):
-        raise UserError(f"samples is {samples}; {data.name} has {len(data)} images")
+        raise SettingError(f"samples is {samples}; {data.name} has {len(data)} images")
     return samples or len(data)
 
 
 def _check_in_memory(data: ImageSet, image_size: int | None) -> None:
     if image_size is not None and data.shape[1:] != (image_size, image_size):
         height, width = data.shape[1:]
-        raise UserError(f"image_size is {image_size}, but {data.name} comes at {width}x{height}; leave image_size out")
+        raise SettingError(
+            f"image_size is {image_size}, but {data.name} comes at {width}x{height}; leave image_size out"
+        )
