@@ -19,8 +19,8 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError,
     RepositoryNotFoundError,
 )
 
-from headstart.recipes.reader import load_recipe
 from headstart.errors import UserError
+from headstart.recipes.reader import load_recipe
 
 WEIGHTS, RECIPE, EVALUATION, CARD = "model.safetensors", "config.yaml", "evaluation.json", "README.md"
 FILES = (WEIGHTS, RECIPE, EVALUATION, CARD)

@@ -19,8 +19,8 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from headstart.core import distributed
-from headstart.recipes.recipe import Recipe
 from headstart.errors import LostProcess, UserError
+from headstart.recipes.recipe import Recipe
 
 CANNOT_WRITE = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR,
