@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from headstart.errors import UserError
+from headstart.errors import UserError, extra
 from headstart.fields import pixel_fraction
+
+with extra("evaluate"):
+    from scipy import stats
 
 Record = dict[str, Any]
 
