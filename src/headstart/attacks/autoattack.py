@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
-from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
 from headstart.attacks.remembering import Remembering
 from headstart.core.threat import ThreatModel
-from headstart.errors import SettingError, unknown
+from headstart.errors import SettingError, extra, unknown
+
+if TYPE_CHECKING:
+    from pyautoattack import AutoAttack
 
 VERSIONS: dict[str, tuple[str, ...]] = {
     "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
@@ -174,6 +177,8 @@ def highest_loss(
 
 
 def _set_up(model: nn.Module, threat: ThreatModel, seed: int, device: torch.device | str, version: str) -> AutoAttack:
+    with extra("evaluate"):
+        from pyautoattack import AutoAttack
     if threat.norm not in _NORMS:
         raise SettingError(f"AutoAttack is not set up for norm {threat.norm!r} (allowed: {', '.join(_NORMS)})")
 

@@ -12,7 +12,7 @@ import torch
 
 from headstart.data.encoded import ArrowSet, EncodedSet, FolderSet, ParquetSet, images_below
 from headstart.data.images import ImageSet, Unlabelled
-from headstart.errors import DataError, unknown
+from headstart.errors import DataError, extra, unknown
 
 Split = Literal["train", "test"]
 
@@ -45,7 +45,8 @@ def find(
         image_column, label_column: of parquet and hub sets; found where there is only one that fits.
 
     Raises:
-        UserError: no such name, path, split or column, an empty class, or labels outside the classes.
+        SettingError: no such name or column.
+        DataError: no such path or split, an empty class, or labels outside the classes.
     """
     kind, _, rest = name.partition(":")
     if name == "digits":
@@ -68,7 +69,8 @@ def find(
 
 def _digits(split: Split) -> ImageSet:
     """1,297 training and 500 test images, split by a fixed permutation; 17 grey levels become 0 to 255."""
-    from sklearn.datasets import load_digits
+    with extra("data"):
+        from sklearn.datasets import load_digits
 
     digits = load_digits()
     images = torch.as_tensor(digits.images / 16 * 255).round().to(torch.uint8).unsqueeze(-1)
@@ -172,7 +174,8 @@ class _NoSuchSplit(DataError):
 
 def _load_hub(hub_id: str, part: str) -> Any:
     """A split of a hub set, from the hub or from what ``datasets`` kept of it on disk."""
-    import datasets
+    with extra("data"):
+        import datasets
 
     try:
         return datasets.load_dataset(hub_id, split=part)

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from headstart.errors import DataError, SettingError
+from headstart.errors import DataError, SettingError, extra
 from headstart.evaluation.stored import Record, read_record
 from headstart.fields import pixel_fraction
 from headstart.runs.folder import EVALUATION, RunFolder
+
+with extra("evaluate"):
+    from scipy import stats
 
 LEVEL = 0.95
 RESAMPLES = 9_999

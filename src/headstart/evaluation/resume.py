@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from headstart import __version__
 from headstart.core import distributed
 from headstart.evaluation.outcome import Outcome
+from headstart.runs.environment import package_version
 from headstart.runs.files import save_weights
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 def fingerprint(models: Sequence[nn.Module | None], tensors: Sequence[Tensor], settings: dict[str, Any]) -> str:
     """Of all that decides an evaluation: structure and weights of the models, images and labels, settings, versions."""
-    versions = {name: metadata.version(name) for name in ("torch", "pyautoattack")}
+    versions = {name: package_version(name) for name in ("torch", "pyautoattack")}
     weights = [t for model in models if model is not None for t in model.state_dict().values()]
     return checksum([*weights, *tensors], f"{models} {settings} {versions} {__version__}")
 

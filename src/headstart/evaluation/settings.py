@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, TypeAlias
 
-from headstart.errors import SettingError, unknown
-from headstart.fields import pixel_fraction, typed
+from headstart.errors import unknown
+from headstart.fields import at_least, check_fields, pixel_fraction
 
 SEARCH_PRECISIONS = ("fp32", "tf32", "bf16")
 """What attacks may search in. Verdicts are in float32 always."""
 
 FROM_PYTHON = "python:"
 """Before the type of an object that was given in place of a name, and that no record can hold."""
+
+PositiveInt: TypeAlias = Annotated[int, at_least(1)]
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class EvaluationSettings:
 
     suite: str = "standard"
     data: str | None = None
-    image_size: int | None = None
+    image_size: PositiveInt | None = None
     image_column: str | None = None
     label_column: str | None = None
     n: int | None = None
@@ -53,9 +55,9 @@ class EvaluationSettings:
     norm: str | None = None
     model: str | None = None
     model_args: dict[str, Any] | None = None
-    batch_size: int | None = None
+    batch_size: PositiveInt | None = None
     device: str = "auto"
-    devices: int = 1
+    devices: PositiveInt = 1
     seed: int = 0
     search_precision: str = "fp32"
     transfer_from: str | None = None
@@ -63,12 +65,7 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         if self.epsilon is not None:
             object.__setattr__(self, "epsilon", pixel_fraction(self.epsilon))
-        for name, hint in get_type_hints(EvaluationSettings).items():
-            if name != "epsilon":
-                object.__setattr__(self, name, typed(name, getattr(self, name), hint))
-        for name in ("image_size", "batch_size", "devices"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise SettingError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        check_fields(self, skip=("epsilon",))
         if self.search_precision not in SEARCH_PRECISIONS:
             raise unknown("search_precision", self.search_precision, SEARCH_PRECISIONS)
 

@@ -6,18 +6,17 @@ import json
 import os
 import sys
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from headstart.core import distributed
-from headstart.recipes.recipe import Recipe
-from headstart.recipes.reader import load_recipe, save_recipe
-from headstart.runs.checkpoint import load_state, save_state
 from headstart.errors import UserError
-from headstart.runs.folder import EVERY_EPOCH, RunFolder
+from headstart.recipes.reader import load_recipe, save_recipe
+from headstart.recipes.recipe import Recipe
+from headstart.runs.checkpoint import load_state, save_state
 from headstart.runs.files import save_bytes, save_weights
+from headstart.runs.folder import EVERY_EPOCH, RunFolder
 
 # What may differ when a run is resumed: where it runs and how it is kept, not what is computed.
 RESUMABLE_CHANGES = {

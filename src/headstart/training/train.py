@@ -217,7 +217,8 @@ class Trainer:
         record = {**self.cost(), "not_deterministic": varying, "environment": environment(self.device)}
         self.folder.finish(self._counted(), self._metadata(row), record)
         if self.fabric.is_global_zero:
-            self.fabric.logger.finalize("success")
+            for logger in self.fabric.loggers:
+                logger.finalize("success")
         if self.folder.best.exists():
             self.selected.load_state_dict(load_file(self.folder.best))
         return TrainResult(self.folder.path, self.selected, self.metrics, self.cost())
