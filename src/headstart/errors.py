@@ -1,9 +1,10 @@
-"""The exceptions for bad input, and the helper that suggests the nearest valid name."""
+"""The exceptions for bad input, and what words them: the nearest valid name, the extra to install."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class LostProcess(Exception):
@@ -30,6 +31,10 @@ class StorageError(UserError):
     """A file or folder that cannot be written, or that holds something else; what was saved before is untouched."""
 
 
+class MissingPackage(UserError):
+    """A package that is not installed, since only an extra of the installation needs it."""
+
+
 class OutOfMemory(UserError):
     """Too little memory on the device or the machine."""
 
@@ -44,3 +49,16 @@ def unknown(kind: str, value: str, allowed: Iterable[str]) -> SettingError:
     near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return SettingError(f"unknown {kind} {value!r}{hint} (allowed: {', '.join(names)})")
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Imports inside are of packages that come with ``headstart[name]`` alone.
+
+    Raises:
+        MissingPackage: one of them is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingPackage(f'{error.name} is not installed: pip install "headstart[{name}]"') from error

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
-from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
 from headstart.attacks.remembering import Remembering
 from headstart.core.threat import ThreatModel
-from headstart.errors import UserError, unknown
+from headstart.errors import SettingError, extra, unknown
+
+if TYPE_CHECKING:
+    from pyautoattack import AutoAttack
 
 VERSIONS: dict[str, tuple[str, ...]] = {
     "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
@@ -33,7 +37,58 @@ def targets(classes: int) -> int:
     return min(9, classes - 1)
 
 
+@torch.no_grad()
 def autoattack(
+    model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, version: str = "standard", seed: int = 0
+) -> Tensor:
+    """AutoAttack (Croce & Hein, 2020, arXiv:2003.01690): each attack on the images that those before it left correct.
+
+    Args:
+        model: maps fp32 images (B, C, H, W) in [0, 1] to logits (B, K); in evaluation mode.
+        x: images, fp32 (B, C, H, W) in [0, 1].
+        y: labels, int64 (B,).
+        threat: the threat model.
+        version: "standard", or "rand" for models with random forward passes.
+        seed: AutoAttack's seed; the global random generators are left as they were.
+
+    Returns:
+        Adversarial examples inside the threat model, of the shape of ``x``; images that nothing breaks as they are.
+
+    Raises:
+        SettingError: unknown version, a norm AutoAttack is not set up for, or too few classes.
+    """
+    if version not in VERSIONS:
+        raise unknown("version of AutoAttack", version, VERSIONS)
+    x_adv, logits = x.clone(), model(x)
+    attacks = [
+        attack_of(name, model, threat, classes=logits.shape[1], seed=seed, device=x.device, version=version)
+        for name in VERSIONS[version]
+    ]
+    left = (logits.argmax(1) == y).nonzero().squeeze(1)
+    with _frozen(model), torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
+        for attack in attacks:
+            if len(left):
+                delta = threat.project(attack(x[left], y[left]) - x[left])
+                found = x[left] + threat.box(x[left], delta)
+                stands = model(found).argmax(1) == y[left]
+                x_adv[left[~stands]] = found[~stands]
+                left = left[stands]
+    return x_adv
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Inside, no parameter gets a gradient, which FAB would give them."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in trainable:
+            p.requires_grad_()
+
+
+def attack_of(
     name: str,
     model: nn.Module,
     threat: ThreatModel,
@@ -44,31 +99,41 @@ def autoattack(
     version: str = "standard",
     remember: bool = False,
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """One attack of AutoAttack (Croce & Hein, 2020, arXiv:2003.01690), as it is set up there.
+    """One attack of AutoAttack as it is set up there, from images (B, C, H, W) and labels (B,) to examples.
 
     Run on batches of what the previous attacks left correct, in order and with the same seed, the attacks give
-    what ``run_standard_evaluation`` gives. The global random generators are seeded anew for each batch.
-
-    The one adjustment is the number of targets below ten classes, where the authors' code warns and then stops
-    with an index error.
+    what ``run_standard_evaluation`` gives. The global random generators are seeded anew for each batch. The one
+    adjustment is the number of targets below ten classes, where the authors' code warns and then stops.
 
     Args:
         name: one of ``VERSIONS[version]``.
-        model: maps fp32 images (B, C, H, W) in [0, 1] to logits (B, K); in evaluation mode. Parameters that
-            require gradients receive them from FAB, at a cost: freeze them.
-        threat: the threat model.
-        classes: number of classes K.
-        seed: AutoAttack's seed.
+        model: in evaluation mode, and frozen, since FAB gives gradients to parameters that ask for them.
         device: where the batches are.
-        version: "standard", or "rand" for models with random forward passes.
         remember: the logits of an image depend on nothing else, so Square need not classify any twice.
 
-    Returns:
-        The attack, from images (B, C, H, W) and labels (B,) to adversarial examples of the same shape.
-
     Raises:
-        UserError: unknown attack, a norm AutoAttack is not set up for, or too few classes for the attack.
+        SettingError: see ``autoattack``; unknown attack.
     """
+    _check(name, version, classes)
+    whole = _set_up(model, threat, seed, device, version)
+    whole.apgd.loss = name.removeprefix("apgd-") if version == "rand" else "ce"
+    whole.fab.targeted = True
+    whole.apgd_targeted.n_target_classes = whole.fab.n_target_classes = targets(classes)
+    chosen = {"apgd-t": whole.apgd_targeted, "fab-t": whole.fab, "square": whole.square}.get(name, whole.apgd)
+    logits = whole.model
+
+    @torch.no_grad()
+    def attack(x: Tensor, y: Tensor) -> Tensor:
+        if remember and x[:1].numel() <= _SMALL:
+            whole.square.predict = Remembering(logits)
+        x_adv: Tensor = chosen.perturb(x.contiguous(), y)  # AutoAttack takes views that other layouts do not have
+        return x_adv
+
+    return attack
+
+
+def _check(name: str, version: str, classes: int) -> None:
+    """Refuse an attack that does not exist, or that needs more classes."""
     if version not in VERSIONS:
         raise unknown("version of AutoAttack", version, VERSIONS)
     if name not in VERSIONS[version]:
@@ -77,30 +142,9 @@ def autoattack(
     if classes < needed:
         numeral = {4: "four", 3: "three"}[needed]
         kind = "targeted loss" if name == "apgd-t" else "logit-ratio loss"
-        raise UserError(
+        raise SettingError(
             f"AutoAttack's {kind} compares {numeral} logits and the model has {classes} classes; use suite 'pgd'"
         )
-    whole = _set_up(model, threat, seed, device, version)
-    whole.apgd.loss = name.removeprefix("apgd-") if version == "rand" else "ce"
-    whole.fab.targeted = True
-    whole.apgd_targeted.n_target_classes = whole.fab.n_target_classes = targets(classes)
-    perturb = {
-        "apgd-ce": whole.apgd.perturb,
-        "apgd-dlr": whole.apgd.perturb,
-        "apgd-t": whole.apgd_targeted.perturb,
-        "fab-t": whole.fab.perturb,
-        "square": whole.square.perturb,
-    }[name]
-    logits = whole.model
-
-    @torch.no_grad()
-    def attack(x: Tensor, y: Tensor) -> Tensor:
-        if remember and x[:1].numel() <= _SMALL:
-            whole.square.predict = Remembering(logits)
-        x_adv: Tensor = perturb(x.contiguous(), y)  # AutoAttack takes views that other layouts do not have
-        return x_adv
-
-    return attack
 
 
 def highest_loss(
@@ -108,7 +152,7 @@ def highest_loss(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """APGD-CE's points of highest cross-entropy, whether they fool the model or not: examples for another model.
 
-    Arguments, result and errors are those of ``autoattack``; the random starts come from the global generators.
+    Arguments, result and errors are those of ``attack_of``; the random starts come from the global generators.
     """
     whole = _set_up(model, threat, seed, device, "standard")
     whole.apgd.loss = "ce"
@@ -122,8 +166,10 @@ def highest_loss(
 
 
 def _set_up(model: nn.Module, threat: ThreatModel, seed: int, device: torch.device | str, version: str) -> AutoAttack:
+    with extra("evaluate"):
+        from pyautoattack import AutoAttack
     if threat.norm not in _NORMS:
-        raise UserError(f"AutoAttack is not set up for norm {threat.norm!r} (allowed: {', '.join(_NORMS)})")
+        raise SettingError(f"AutoAttack is not set up for norm {threat.norm!r} (allowed: {', '.join(_NORMS)})")
 
     def logits(x: Tensor) -> Tensor:
         out: Tensor = model(x)

@@ -12,7 +12,7 @@ import torch
 
 from headstart.data.encoded import ArrowSet, EncodedSet, FolderSet, ParquetSet, images_below
 from headstart.data.images import ImageSet, Unlabelled
-from headstart.errors import DataError, unknown
+from headstart.errors import DataError, extra, unknown
 
 Split = Literal["train", "test"]
 
@@ -69,7 +69,8 @@ def find(
 
 def _digits(split: Split) -> ImageSet:
     """1,297 training and 500 test images, split by a fixed permutation; 17 grey levels become 0 to 255."""
-    from sklearn.datasets import load_digits
+    with extra("data"):
+        from sklearn.datasets import load_digits
 
     digits = load_digits()
     images = torch.as_tensor(digits.images / 16 * 255).round().to(torch.uint8).unsqueeze(-1)
@@ -173,7 +174,8 @@ class _NoSuchSplit(DataError):
 
 def _load_hub(hub_id: str, part: str) -> Any:
     """A split of a hub set, from the hub or from what ``datasets`` kept of it on disk."""
-    import datasets
+    with extra("data"):
+        import datasets
 
     try:
         return datasets.load_dataset(hub_id, split=part)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from headstart.errors import WeightsError
 from headstart.models import build_model, normalized
 from headstart.models.weights import Weights, in_words, load_into, read_file
-from headstart.runs.hub import fetch
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +70,8 @@ def read_weights(source: str | Path) -> Weights:
     """
     path = Path(source)
     if str(source).startswith("hub:"):
+        from headstart.runs.hub import fetch  # needs the extra of that name
+
         path = fetch(str(source).removeprefix("hub:"))
     if path.is_dir():
         path = path / "model.safetensors"

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from headstart import __version__
+
 
 def environment(device: torch.device | str = "cpu") -> dict[str, str]:
     """Device, versions and the commit of the code, as plain strings for a JSON record."""
@@ -19,8 +21,8 @@ def environment(device: torch.device | str = "cpu") -> dict[str, str]:
         name = f"{_processor()}, {torch.get_num_threads()} threads"
     packages = {
         "torch": torch.__version__,
-        "headstart": _version("headstart"),
-        "pyautoattack": _version("pyautoattack"),
+        "headstart": __version__,
+        "pyautoattack": package_version("pyautoattack"),
     }
     return {"device": name, "python": platform.python_version(), "commit": _commit(), **packages}
 
@@ -35,7 +37,8 @@ def not_deterministic(device: torch.device, deterministic: bool) -> list[str]:
     ]
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """The version that is installed, or that none is."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

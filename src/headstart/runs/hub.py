@@ -9,18 +9,19 @@ from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, HfApi, ModelCardData, get_token, snapshot_download
-from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError, of whichever library it speaks HTTP by
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    HTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-)
-
-from headstart.errors import UserError
+from headstart.errors import UserError, extra
 from headstart.recipes.reader import load_recipe
+
+with extra("hub"):
+    from huggingface_hub import CommitOperationAdd, HfApi, ModelCardData, get_token, snapshot_download
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError, of whichever HTTP library it uses
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        HTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
 WEIGHTS, RECIPE, EVALUATION, CARD = "model.safetensors", "config.yaml", "evaluation.json", "README.md"
 FILES = (WEIGHTS, RECIPE, EVALUATION, CARD)

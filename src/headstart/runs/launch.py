@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
+from lightning_fabric.loggers.logger import Logger
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -21,6 +23,8 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from headstart.core import distributed
 from headstart.errors import LostProcess, OutOfMemory, SettingError, StorageError
 from headstart.recipes.recipe import Recipe
+
+_log = logging.getLogger(__name__)
 
 CANNOT_WRITE = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR,
@@ -72,10 +76,20 @@ def make_fabric(recipe: Recipe, out: Path) -> Fabric:
         devices=recipe.devices,
         num_nodes=recipe.num_nodes,
         strategy="ddp" if processes > 1 else "auto",
-        loggers=TensorBoardLogger(out, name="", version="tensorboard"),
+        loggers=_loggers(out),
     )
     fabric.launch()
     return fabric
+
+
+def _loggers(out: Path) -> list[Logger]:
+    """TensorBoard's, where that is installed; metrics.jsonl holds the same rows."""
+    try:
+        import tensorboard  # noqa: F401
+    except ModuleNotFoundError:
+        _log.info('no log for TensorBoard, which is not installed: pip install "headstart[logging]"')
+        return []
+    return [TensorBoardLogger(out, name="", version="tensorboard")]
 
 
 def _check_devices(recipe: Recipe) -> None:

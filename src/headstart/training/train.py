@@ -221,7 +221,8 @@ class Trainer:
         network = self.learner.selected
         self.folder.finish(network, self._origin(row), record)
         if self.fabric.is_global_zero:
-            self.fabric.logger.finalize("success")
+            for logger in self.fabric.loggers:
+                logger.finalize("success")
         if self.folder.best.exists():
             network.load_state_dict(load_file(self.folder.best))
         return TrainResult(self.folder.path, network, self.metrics, cost)
