@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from html import escape
+from functools import partial
+from html import escape as escaped
 
 import plotly.graph_objects as go
 
 from headstart.report.numbers import percent
 from headstart.report.reading import Json
 
+escape = partial(escaped, quote=False)  # plotly knows bold and italics by their tags, and no entity for a quote
 _GREY = "#8a9099"  # readable on light and dark pages; lines have no style sheet
 # Dots of the ladder, as text and as plotly names them.
 LADDER_SYMBOLS = {"○": "circle-open", "◇": "diamond-open", "□": "square-open", "●": "circle"}
