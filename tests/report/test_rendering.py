@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -32,3 +34,9 @@ def test_pages_do_not_change_their_input_and_repeat_themselves(demo: Any, detail
     assert demo_page(demo, details) == demo_page(demo, details)
     assert run_page(runs) == run_page(runs)
     assert (demo, details, runs) == before
+
+
+def test_reports_are_made_without_torch() -> None:
+    script = "import sys, headstart.report; print('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"

@@ -22,6 +22,10 @@ def test_markup_in_the_values_of_runs_stays_text(run_of: Any, parsed: Any) -> No
     assert [tag for tag, _ in seen.tags].count("script") == [tag for tag, _ in harmless.tags].count("script")
     assert not any(tag == "img" for tag, _ in seen.tags)
     assert f"{HOSTILE}: {HOSTILE}" in seen.text  # the warning
+    (label,) = seen.figures["cost"]["data"][0]["text"]
+    assert label.strip() == HOSTILE.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"), (
+        "as plotly reads it"
+    )
 
 
 def test_runs_of_one_recipe_are_averaged_with_their_sample_deviation(run_of: Any, parsed: Any) -> None:

@@ -55,10 +55,10 @@ def group_runs(runs: list[Json]) -> list[Group]:
     members: dict[str, list[Json]] = {}
     for run in runs:
         members.setdefault(_identity(run), []).append(run)
-    times = Counter(run_method(group[0]) for group in members.values() if len(group) > 1)
+    times = Counter(method_of(group[0]) for group in members.values() if len(group) > 1)
 
     def label(group: list[Json]) -> str:
-        method = run_method(group[0])
+        method = method_of(group[0])
         alone = len(group) == 1 or times[method] > 1
         return str(group[0]["name"]) if alone else method
 
@@ -70,7 +70,7 @@ def comparable(groups: list[Group]) -> bool:
     return len({measured_by(group.runs[0]) for group in groups} - {None}) <= 1
 
 
-def run_method(run: Json) -> str:
+def method_of(run: Json) -> str:
     """Name of the method a run was trained with."""
     return str(run["config"].get("method", "unknown"))
 

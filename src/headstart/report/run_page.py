@@ -11,8 +11,8 @@ from headstart.report.groups import (
     comparable,
     curve,
     group_runs,
+    method_of,
     passes_per_update,
-    run_method,
     split_settings,
 )
 from headstart.report.headline import collapses, standing
@@ -137,7 +137,7 @@ def _rows(groups: list[Group], own: list[Json]) -> list[Json]:
             {
                 "name": run["name"],
                 "colour": colour,
-                "method": run_method(run),
+                "method": method_of(run),
                 "epochs": epochs[-1]["epoch"] if epochs else None,
                 "validation": validation,
                 "collapse": collapse_epoch(run),
