@@ -200,6 +200,33 @@ def decode_rate(images: int = 40) -> dict[str, float]:
     return {"images_per_core_second": images / (time.process_time() - began), "bytes_of_a_file": len(file.getvalue())}
 
 
+def record_of(
+    known: Sequence[Passes], decoding: dict[str, float], *, epochs: int, batch_size: int, links: Links
+) -> dict[str, Any]:
+    """Every method on every number of GPUs, and what the figures rest on."""
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in build_model("imagenet-resnet50", CLASSES).parameters())
+    run: dict[str, Any] = {"batch_size": batch_size, "epochs": epochs, "parameters": parameters, "links": links}
+    rows = []
+    for passes in known:
+        for method in map(counted, METHODS):
+            for gpus in GPUS:
+                row = predict(method, passes, gpus=gpus, **run)
+                row["cores_per_gpu"] = row["images_per_second_per_gpu"] / decoding["images_per_core_second"]
+                row["reduced_bytes"] = reduced_bytes(method, parameters)
+                rows.append({"method": method.name, "gpus": gpus, "passes_from": passes.source, **row})
+    return {
+        "epochs": epochs,
+        "batch_size_per_gpu": batch_size,
+        "parameters": parameters,
+        "links": asdict(links),
+        "decoding": decoding,
+        "pass_seconds_per_image": [asdict(passes) for passes in known],
+        "rows": rows,
+        "environment": environment(),
+    }
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     recipe = load_recipe("imagenet/fgsm-sdi")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -212,35 +239,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)  # decode rates are of one core
     links = Links(arguments.within, arguments.between)
-    with torch.device("meta"):
-        parameters = sum(p.numel() for p in build_model("imagenet-resnet50", CLASSES).parameters())
-    decoding = decode_rate()
-    rows = []
-    for passes in known_passes(arguments.records):
-        for method in map(counted, METHODS):
-            for gpus in GPUS:
-                row = predict(
-                    method,
-                    passes,
-                    gpus=gpus,
-                    batch_size=arguments.batch_size,
-                    epochs=arguments.epochs,
-                    parameters=parameters,
-                    links=links,
-                )
-                cores = row["images_per_second_per_gpu"] / decoding["images_per_core_second"]
-                row |= {"cores_per_gpu": cores, "reduced_bytes": reduced_bytes(method, parameters)}
-                rows.append({"method": method.name, "gpus": gpus, "passes_from": passes.source, **row})
-    record = {
-        "epochs": arguments.epochs,
-        "batch_size_per_gpu": arguments.batch_size,
-        "parameters": parameters,
-        "links": asdict(links),
-        "decoding": decoding,
-        "pass_seconds_per_image": [asdict(passes) for passes in known_passes(arguments.records)],
-        "rows": rows,
-        "environment": environment(),
-    }
+    known = known_passes(arguments.records)
+    record = record_of(known, decode_rate(), epochs=arguments.epochs, batch_size=arguments.batch_size, links=links)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(record, indent=1) + "\n")
     table = Table()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.campaigns.demo import SHOWN, run_demo
+from headstart.campaigns.folders import DemoFolder
 
 COLUMNS = ("clean", "fgsm", "pgd", "autoattack", "seconds")
 
@@ -26,7 +27,7 @@ def main() -> None:
     for seed in arguments.seeds:
         with tempfile.TemporaryDirectory() as folder:
             demo = run_demo(Path(folder), seed, n=500)
-            details = json.loads((Path(folder) / "details.json").read_text())
+            details = json.loads(DemoFolder(Path(folder)).details.read_text())
             demos.append({**demo, "collapse": details["collapse"], "passes": details["passes"]})
     record = {"demos": demos, "summary": summary(demos)}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -39,13 +40,10 @@ def summary(demos: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]
     rows = {m: [next(r for r in d["results"] if r["method"] == m) for d in demos] for m in SHOWN}
     return {
         m: {
-            c: {
-                "mean": statistics.mean(r[c] for r in of_method),
-                "deviation": statistics.stdev(r[c] for r in of_method),
-            }
+            c: {"mean": statistics.mean(r[c] for r in rs), "deviation": statistics.stdev(r[c] for r in rs)}
             for c in COLUMNS
         }
-        for m, of_method in rows.items()
+        for m, rs in rows.items()
     }
 
 

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.battery import PIECES, Run, main
+from benchmarks.battery import PIECES, main
+from benchmarks.pieces import correctness
+from benchmarks.pieces.context import Context
+from benchmarks.pieces.robustness import Run, mean_of
 
 from benchmarks import battery
 
@@ -46,8 +49,8 @@ def test_order_and_sections() -> None:
 
 @pytest.mark.parametrize("piece", ["correctness", "graphs"])
 def test_losses_of_every_method(call: Any, piece: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = {name: entry for name, entry in battery.methods().items() if name in DRAWN_ON_THE_CPU}
-    monkeypatch.setattr(battery, "methods", lambda: few)
+    few = {name: entry for name, entry in correctness.methods().items() if name in DRAWN_ON_THE_CPU}
+    monkeypatch.setattr(correctness, "methods", lambda: few)
     record = call(piece)
     assert set(record["methods"]) == set(few)
     assert all(row["largest_difference"] == 0 for row in record["methods"].values())  # both are this CPU
@@ -93,7 +96,7 @@ def test_mean_of_slices(tmp_path: Path) -> None:
         record = {"suite": "standard", "n": n, "epsilon": 0.1, "clean": 0.9, "robust": robust, "seconds": 1.0}
         record |= {"attacks": {"apgd-ce": robust}, "warnings": warnings}
         (tmp_path / f"part-{k}.json").write_text(json.dumps(record))
-    mean = battery.mean_of(["part-0", "part-1"])(battery.Context({}, tmp_path))
+    mean = mean_of(["part-0", "part-1"])(Context({}, tmp_path))
     assert mean["n"] == 1500
     assert mean["robust"] == pytest.approx(0.4)
     assert mean["attacks"] == {"apgd-ce": pytest.approx(0.4)}

@@ -122,7 +122,7 @@ def make_run(name: str, method: str = "fgsm-rs", seed: int = 0, robust: float | 
     ]
     run = {
         "name": name,
-        "config": {"method": method, "seed": seed, "epsilon": 8 / 255, "out": f"runs/{name}"},
+        "config": {"method": method, "seed": seed, "epsilon": 8 / 255},
         "metrics": rows,
         "evaluation": None if robust is None else evaluation,
         "sweep": {

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from headstart.report.groups import group_runs
 from headstart.report.headline import bargain, collapses, headline, standing
-from headstart.report.records import group_runs
 
 
 def test_a_collapse_is_told_with_its_epoch(demo: Any) -> None:

@@ -2,19 +2,18 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from headstart.report.pictures import perturbation, picture
+from headstart.report.pictures import Picture, perturbation, picture
 
 
-def decode(tag: str) -> NDArray[np.uint8]:
-    found = re.search(r'src="data:image/png;base64,([^"]+)"', tag)
-    assert found is not None
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(found[1]))))
+def decode(found: Picture) -> NDArray[np.uint8]:
+    kind, _, data = found.src.partition(",")
+    assert kind == "data:image/png;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
 
 
 def test_images_keep_their_pixels() -> None:
@@ -34,7 +33,3 @@ def test_zero_is_transparent_and_signs_differ_in_colour() -> None:
 
 def test_a_colour_perturbation_is_drawn_around_mid_grey() -> None:
     assert decode(perturbation([[[0.0, 0.1, -0.1]]], 0.1, "")).tolist() == [[[128, 255, 0]]]
-
-
-def test_descriptions_are_escaped() -> None:
-    assert 'alt="&lt;b&gt;&quot;"' in picture([[0.0]], '<b>"')

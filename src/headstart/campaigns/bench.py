@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from headstart.errors import UserError, unknown
+from headstart.campaigns.folders import BenchFolder
+from headstart.errors import SettingError, StorageError, unknown
 from headstart.evaluation.evaluate import evaluate
 from headstart.evaluation.suites import SUITES
 from headstart.recipes.reader import every_recipe, load_recipe
 from headstart.recipes.recipe import Recipe
 from headstart.report import bench_page
+from headstart.report.groups import passes_per_update
 from headstart.runs.files import write_text
 from headstart.training.train import train
 
+LOG = logging.getLogger(__name__)
 COLUMNS = ("clean", "fgsm", "pgd-20", "robust", "seconds", "cpu_seconds")
-PASSES = ("forwards", "input_gradients", "backwards")
 
 
 def bench(
@@ -35,10 +36,8 @@ def bench(
 ) -> str:
     """Train every recipe with every seed, evaluate the selected network, and return the table as Markdown.
 
-    The most robust recipe comes first in it.
-
-    A record that exists is kept, and a run that was cut off is resumed. The table stands in ``table.md``, with every
-    seed's figures in ``table.json``, and with pictures in ``table.html``.
+    The most robust recipe comes first in it. A record that exists is kept, and a run that was cut off is resumed.
+    Every seed's figures stand in ``table.json``, and pictures of them in ``table.html``.
 
     Args:
         recipes: as ``load_recipe`` takes them; the name of a data set alone stands for all methods on it.
@@ -51,27 +50,32 @@ def bench(
     """
     if suite not in SUITES:
         raise unknown("suite", suite, SUITES)
-    if not recipes or not seeds:
-        raise UserError("nothing to train: give recipes and seeds, such as digits/fgsm-sdi --seeds [0,1,2]")
-    planned = [
-        (name, load_recipe(name, **{**(overrides or {}), "seed": seed}))
-        for name in expanded(recipes)
-        for seed in sorted(set(seeds))
-    ]
-    console = Console(stderr=True)
+    folder = BenchFolder(out)
+    planned = plan(recipes, seeds, overrides or {})
     records = []
     for i, (name, recipe) in enumerate(planned, 1):
         stem = f"{name.replace('/', '-').removesuffix('.yaml')}-{recipe.seed}"
-        path = out / "records" / f"{stem}.json"
+        path = folder.record(stem)
         if not path.exists():
-            console.print(f"{i}/{len(planned)}: {name}, seed {recipe.seed}")
-            write_text(path, json.dumps(measure(name, recipe, suite, out / "runs" / stem, n), indent=2) + "\n")
+            LOG.info("%d/%d: %s, seed %d", i, len(planned), name, recipe.seed)
+            write_text(path, json.dumps(measure(name, recipe, suite, folder.run(stem), n), indent=2) + "\n")
         records.append(read_record(path, recipe, suite, n))
-    table, summarised = markdown(records), summary(records)
-    write_text(out / "table.md", table)
-    write_text(out / "table.json", json.dumps(summarised, indent=1) + "\n")
-    write_text(out / "table.html", bench_page(summarised))
-    return table
+    return write_tables(folder, records)
+
+
+def plan(recipes: Sequence[str], seeds: Sequence[int], overrides: dict[str, Any]) -> list[tuple[str, Recipe]]:
+    """Names and recipes of all runs, recipe by recipe.
+
+    Raises:
+        UserError: a bad recipe, or nothing to train.
+    """
+    if not recipes or not seeds:
+        raise SettingError("nothing to train: give at least one recipe, such as digits/fgsm-sdi, and at least one seed")
+    return [
+        (name, load_recipe(name, **{**overrides, "seed": seed}))
+        for name in expanded(recipes)
+        for seed in sorted(set(seeds))
+    ]
 
 
 def expanded(recipes: Sequence[str]) -> list[str]:
@@ -84,19 +88,19 @@ def read_record(path: Path, recipe: Recipe, suite: str, n: int | None) -> dict[s
     """The record at ``path``, of this recipe measured like this.
 
     Raises:
-        UserError: the file cannot be read, or was made with other settings.
+        StorageError: the file cannot be read, or was made with other settings.
     """
     try:
         record: dict[str, Any] = json.loads(path.read_text())
         evaluation, made_with = record["evaluation"], record["recipe"]
         found = {**made_with, "suite": evaluation["suite"], "n": record.get("n", evaluation["n"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a record of a bench; delete it, and it is measured again") from error
+        raise StorageError(f"{path} is not a record of a bench; delete it, and it is measured again") from error
     wanted = json.loads(json.dumps(asdict(recipe))) | {"suite": suite, "n": n}
     for key, value in wanted.items():
         if found.get(key, value) != value:  # a field that did not exist yet had its default
-            raise UserError(
-                f"{path} was made with {key} {found[key]!r}, not {value!r}; take another --out or delete it"
+            raise StorageError(
+                f"{path} was made with {key} {found[key]!r}, not {value!r}; take another folder or delete it"
             )
     return record
 
@@ -123,6 +127,15 @@ def measure(name: str, recipe: Recipe, suite: str, run: Path, n: int | None) -> 
     }
 
 
+def write_tables(folder: BenchFolder, records: Sequence[dict[str, Any]]) -> str:
+    """Write the table in its three forms; the Markdown."""
+    table, summarised = markdown(records), summary(records)
+    write_text(folder.table, table)
+    write_text(folder.summary, json.dumps(summarised, indent=1) + "\n")
+    write_text(folder.page, bench_page(summarised))
+    return table
+
+
 def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What the table was made from: settings once, the figures of every seed."""
     return {
@@ -139,7 +152,7 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 "seeds": [r["seed"] for r in rows],
                 **{column: [r[column] for r in rows] for column in COLUMNS},
                 "collapsed_epochs": [r["collapsed_epochs"] for r in rows],
-                "passes_per_update": {k: rows[0]["cost"][k] / rows[0]["cost"]["updates"] for k in PASSES},
+                "passes_per_update": passes_per_update(rows[0]["cost"]),
             }
             for name, rows in by_recipe(records).items()
         ],

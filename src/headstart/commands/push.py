@@ -19,7 +19,8 @@ def add_arguments(sub: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Run it; the exit code."""
-    from headstart.runs.hub import EVALUATION, push
+    from headstart.runs.folder import EVALUATION
+    from headstart.runs.hub import push
 
     print(push(options.run, options.repo, private=options.private))
     if not (options.run / EVALUATION).is_file():

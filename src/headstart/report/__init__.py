@@ -4,7 +4,8 @@ from headstart.errors import extra
 
 with extra("report"):
     from headstart.report.bench_page import bench_page
-    from headstart.report.page import demo_page, run_page
-    from headstart.report.records import load_run
+    from headstart.report.demo_page import demo_page
+    from headstart.report.reading import load_run
+    from headstart.report.run_page import run_page
 
 __all__ = ["bench_page", "demo_page", "load_run", "run_page"]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from headstart.report.records import Group, Record, collapse_epoch, curve
-from headstart.report.tables import comparable, measure, number, percent
+from headstart.report.groups import Group, collapse_epoch, comparable, curve
+from headstart.report.numbers import number, percent
+from headstart.report.reading import Json
 
 # Strongest attack first: a sentence quotes the strongest that was run.
 _ATTACKS = (("autoattack", "AutoAttack"), ("pgd", "PGD-20"), ("fgsm", "FGSM"))
 
 
-def headline(results: list[Record], collapse: Mapping[str, Record | None]) -> str:
+def headline(results: list[Json], collapse: Mapping[str, Json | None]) -> str:
     """What became of plain FGSM, and of FGSM-SDI beside it.
 
     Args:
@@ -25,7 +26,7 @@ def headline(results: list[Record], collapse: Mapping[str, Record | None]) -> st
     return "; ".join(clauses) + "." if clauses else "Robust accuracy and its cost, measured."
 
 
-def bargain(results: list[Record]) -> str:
+def bargain(results: list[Json]) -> str:
     """Which method is the most robust, and what it cost beside FGSM-SDI or, if that is FGSM-SDI, beside PGD-AT."""
     attack = strongest_attack(results)
     if attack is None:
@@ -46,7 +47,7 @@ def bargain(results: list[Record]) -> str:
     return f"{sentence}, at {ratio:.1f} times the training time of {other_method.upper()} ({seconds})."
 
 
-def strongest_attack(results: list[Record]) -> tuple[str, str] | None:
+def strongest_attack(results: list[Json]) -> tuple[str, str] | None:
     """Key and name of the strongest attack that every method was measured by."""
     return next((attack for attack in _ATTACKS if all(row.get(attack[0]) is not None for row in results)), None)
 
@@ -57,7 +58,7 @@ def standing(groups: list[Group]) -> str:
     if not robust or not comparable(groups):
         return ""
     group, best = max(robust, key=lambda pair: pair[1].mean)
-    accuracy = f"{percent(best.mean, '%')} ({measure(group.runs[0])})"
+    accuracy = f"{percent(best.mean, '%')} ({group.measured})"
     if len(robust) == 1:
         return f"{group.title}: robust accuracy {accuracy}"
     equals = [group.title for group, value in robust if value.mean == best.mean]
@@ -65,7 +66,7 @@ def standing(groups: list[Group]) -> str:
     return f"{_listed(equals)} {have} the highest robust accuracy of the {len(robust)} measured: {accuracy}"
 
 
-def collapses(runs: list[Record]) -> str:
+def collapses(runs: list[Json]) -> str:
     """Which runs collapsed, and whether all of them were watched for it."""
     seen = [(run["name"], epoch) for run in runs if (epoch := collapse_epoch(run)) is not None]
     if seen:
@@ -80,7 +81,7 @@ def _listed(names: list[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def _fate(row: Record, collapse: Mapping[str, Record | None]) -> str:
+def _fate(row: Json, collapse: Mapping[str, Json | None]) -> str:
     attack = strongest_attack([row])
     keeps = "was not attacked" if attack is None else f"keeps {percent(row[attack[0]], '%')} under {attack[1]}"
     if row["method"] not in collapse:

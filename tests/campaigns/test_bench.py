@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from headstart.campaigns.bench import PASSES, bench
+from headstart.campaigns.bench import bench
 from headstart.errors import UserError
 from headstart.methods.registry import build_method, methods
 from headstart.recipes.recipe import Recipe
+from headstart.report.groups import PASSES
 from tests.helpers import info
 
 SHORT = {"epochs": 1, "max_steps": 6, "device": "cpu", "model_args": {"widths": [4, 8]}}
@@ -20,10 +23,17 @@ SHORT = {"epochs": 1, "max_steps": 6, "device": "cpu", "model_args": {"widths": 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two methods, two seeds."""
+    """Two methods, two seeds. Tests only read it."""
     folder = tmp_path_factory.mktemp("bench")
     bench(["digits/fgsm", "digits/standard"], [0, 1], "fgsm", folder, n=40, overrides=SHORT)
     return folder
+
+
+@pytest.fixture
+def copied(out: Path, tmp_path: Path) -> Path:
+    """A bench with the same records, for a test to change."""
+    shutil.copytree(out / "records", tmp_path / "records")
+    return tmp_path
 
 
 def test_a_record_for_every_recipe_and_seed(out: Path) -> None:
@@ -50,11 +60,11 @@ def test_the_table_holds_every_figure(out: Path) -> None:
     assert "2 recipes, measured side by side" in (out / "table.html").read_text()
 
 
-def test_what_has_a_record_is_not_measured_again(out: Path) -> None:
-    path = out / "records" / "digits-fgsm-0.json"
+def test_what_has_a_record_is_not_measured_again(copied: Path) -> None:
+    path = copied / "records" / "digits-fgsm-0.json"
     changed = json.loads(path.read_text()) | {"clean": 0.123}
     path.write_text(json.dumps(changed))
-    table = bench(["digits/fgsm"], [0], "fgsm", out, n=40, overrides=SHORT)
+    table = bench(["digits/fgsm"], [0], "fgsm", copied, n=40, overrides=SHORT)
     assert "| digits/fgsm | 1 | 12.3 |" in table
 
 
@@ -62,7 +72,7 @@ def test_what_has_a_record_is_not_measured_again(out: Path) -> None:
     ("changes", "said"),
     [
         ({"overrides": {**SHORT, "epsilon": "8/255"}}, r"digits-fgsm-1.json was made with epsilon 0.25, not 0.031"),
-        ({"suite": "light"}, "was made with suite 'fgsm', not 'light'; take another --out"),
+        ({"suite": "light"}, "was made with suite 'fgsm', not 'light'; take another folder"),
         ({"n": 30}, "was made with n 40, not 30"),
     ],
 )
@@ -72,16 +82,17 @@ def test_records_of_other_settings_are_refused(changes: dict[str, Any], said: st
         bench(["digits/fgsm"], [1], out=out, **settings)
 
 
-def test_a_broken_record_is_named(out: Path) -> None:
-    path = out / "records" / "digits-standard-1.json"
-    whole = path.read_text()
-    path.write_text(whole[:100])
+def test_a_broken_record_is_named(copied: Path) -> None:
+    path = copied / "records" / "digits-standard-1.json"
+    path.write_text(path.read_text()[:100])
     with pytest.raises(UserError, match=r"digits-standard-1.json is not a record of a bench; delete it"):
-        bench(["digits/standard"], [1], "fgsm", out, n=40, overrides=SHORT)
-    path.write_text(whole)
+        bench(["digits/standard"], [1], "fgsm", copied, n=40, overrides=SHORT)
 
 
-def test_a_data_set_stands_for_every_method_once(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_stands_for_every_method_once(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="headstart")
     like = json.loads((out / "records" / "digits-fgsm-0.json").read_text())
 
     def instead(name: str, recipe: Recipe, *_: Any) -> dict[str, Any]:
@@ -91,6 +102,7 @@ def test_a_data_set_stands_for_every_method_once(out: Path, tmp_path: Path, monk
     bench(["digits"], [0], "fgsm", tmp_path, n=40)
     made = {path.stem for path in (tmp_path / "records").iterdir()}
     assert made == {f"digits-{name}-0" for name in methods()} - {"digits-fgsm-ckpt-0", "digits-awp-0"}
+    assert caplog.messages[-1].startswith(f"{len(made)}/{len(made)}: digits/")
 
 
 @pytest.mark.parametrize(

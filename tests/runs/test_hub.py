@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 from safetensors.torch import save_file
 
 from headstart.models import build_model
 from headstart.recipes.reader import save_recipe
 from headstart.recipes.recipe import Recipe
-from tests.hub_server import STRANGER, TOKEN, Hub, serving
+from tests.runs.hub_server import STRANGER, TOKEN, Hub, serving
 
 # The client reads its address and whether it is offline when it is imported, so commands run in a process of their own.
 COMMANDS = """
@@ -65,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).mkdir()
         save_file(build_model("small", 10, 1, args).state_dict(), folder / name / "model.safetensors", origin)
         save_recipe(recipe, folder / name / "config.yaml")
-    record = {"suite": "standard", "n": 500, "epsilon": 0.25, "clean": 0.963, "robust": 0.273}
+    record = {"suite": "standard", "n": 500, "norm": "linf", "epsilon": 0.25, "clean": 0.963, "robust": 0.273}
     record |= {"attacks": {"apgd-ce": 0.3121, "square": 0.273}, "warnings": ["measured on a part of the test set"]}
     (folder / "run" / "evaluation.json").write_text(json.dumps(record))
     return folder
@@ -121,6 +122,16 @@ def test_push_uploads_a_run_and_its_card(folder: Path, online: tuple[Hub, Any]) 
     assert str(folder) not in card
 
 
+def test_the_card_tells_machines_what_was_measured(online: tuple[Hub, Any]) -> None:
+    hub, _ = online
+    clean, robust = ModelCard(hub.files("me/net")["README.md"].decode()).data.eval_results
+    assert (clean.metric_name, clean.metric_value) == ("clean accuracy", 0.963)
+    assert (robust.metric_name, robust.metric_value) == ("robust accuracy", 0.273)
+    assert robust.metric_args == {"n": 500, "suite": "standard", "norm": "linf", "epsilon": 0.25}
+    assert {(result.dataset_type, result.dataset_split) for result in (clean, robust)} == {("digits", "test")}
+    assert ModelCard(hub.files("me/fresh")["README.md"].decode()).data.eval_results is None
+
+
 def test_push_of_a_run_that_was_not_measured(online: tuple[Hub, Any]) -> None:
     hub, results = online
     code, _, err = results["push fresh me/fresh --private"]
@@ -150,7 +161,7 @@ def test_training_starts_from_the_hub(folder: Path, online: tuple[Hub, Any]) -> 
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("pull me/net --out pulled ", "pulled exists; choose another --out"),
+        ("pull me/net --out pulled ", "pulled exists; choose a folder that is new or empty"),
         ("pull me/none", "the hub shows no me/none: check the name, or hf auth login for a private one"),
         ("pull net", "'net' is not a name on the hub; write OWNER/NAME"),
         ("pull me/else", "me/else has no model.safetensors on the hub; headstart reads what headstart push wrote"),

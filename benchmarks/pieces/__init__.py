@@ -1,0 +1,1 @@
+"""The pieces of the GPU battery: correctness, speed and robustness."""
