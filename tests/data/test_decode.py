@@ -174,7 +174,7 @@ def test_bad_images(what: str, size: int | None) -> None:
         def __getitem__(self, row: int) -> tuple[Any, int]:
             return (image if row == 1 else pixels(1)[0]), 1
 
-    with pytest.raises(UserError, match=f"the image in row 1 cannot be read .*{said}.*--on_bad_image skip") as error:
+    with pytest.raises(UserError, match=f"the image in row 1 cannot be read .*{said}.*on_bad_image skip") as error:
         in_memory(from_python(Items()), size)
     assert "\n" not in str(error.value)
     assert in_memory(from_python(Items()), size, on_bad_image="skip").labels.tolist() == [0, 1]

@@ -118,19 +118,19 @@ def test_classes_without_images_or_without_training(tmp_path: Path) -> None:
     refused(tmp_path, r"class folder .*train/elk holds no images")
 
 
-def test_unreadable_images_are_named_by_their_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreadable_images_are_named_by_their_path(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_photographs(tmp_path / "train", each=2)
     (tmp_path / "train" / "dog" / "1.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
     with pytest.raises(UserError, match=r"the image train/dog/1\.jpg cannot be read"):
         load(f"folder:{tmp_path}", "train", image_size=16)
     data = load(f"folder:{tmp_path}", "train", "skip", image_size=16)
     assert sorted(data.labels.tolist()) == [0, 0, 1, 2, 2]
-    assert "1 of 6 images cannot be read and are left out, the first train/dog/1.jpg" in capsys.readouterr().err
+    assert "1 of 6 images cannot be read and are left out, the first train/dog/1.jpg" in caplog.text
 
 
 def test_images_of_mixed_sizes_need_a_size(tmp_path: Path) -> None:
     write_photographs(tmp_path / "train")
-    refused(tmp_path, r"the image train/\w+/\d\.jpg is \d+x\d+, the image .* is \d+x\d+; --image_size, such as 224")
+    refused(tmp_path, r"the image train/\w+/\d\.jpg is \d+x\d+, the image .* is \d+x\d+; image_size, such as 224")
 
 
 def test_changed_files_are_decoded_anew(tmp_path: Path, cache: Path) -> None:

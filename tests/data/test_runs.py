@@ -158,7 +158,7 @@ def test_a_folder_of_photographs(photos: Path, tmp_path: Path, capsys: pytest.Ca
     fields = ["--epochs", "1", "--batch_size", "8", "--val_size", "6", "--model_args.widths", "[4,8,8]"]
     command = ["train", "cifar10-small/fgsm-sdi", "--data", f"folder:{photos}", "--out", str(tmp_path / "run"), *fields]
     assert main(command) == 2
-    assert "--image_size, such as 224, crops all to one size" in capsys.readouterr().err
+    assert "; image_size, such as 224, crops all to one size" in capsys.readouterr().err
     assert main([*command, "--image_size", str(SIZE), "--workers", "1"]) == 0
     said = f"folder:{photos}: 30 images to train on, 6 to choose the checkpoint by, 3 classes"
     assert said in capsys.readouterr().err

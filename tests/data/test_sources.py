@@ -166,7 +166,7 @@ def test_columns_by_name(folder: Path) -> None:
     plain = pa.array([cell["bytes"] for cell in cells if cell], pa.binary())
     further = {"mask": second, "raw": plain, "answer": pa.array([1, 1], pa.int32()), "text": pa.array(["a", "b"])}
     write(folder / "train.parquet", cells, [0, 1], ["a", "b"], "photo", "label", **further)
-    refused(folder, "exactly one image column, found photo, mask among .*; name it with --image_column")
+    refused(folder, "exactly one image column, found photo, mask among .*; name it with image_column")
     for column, expected in (("photo", images), ("mask", images[::-1]), ("raw", images)):
         data = load(source(folder), "train", image_column=column, label_column="answer")
         assert np.array_equal(data.images.numpy(), expected)
@@ -300,7 +300,7 @@ def test_empty_split(folder: Path) -> None:
 def test_images_of_different_sizes(folder: Path) -> None:
     cells = [encoded(pixels(1)[0]), None, encoded(pixels(1, size=(8, 7))[0])]
     write(folder / "train.parquet", cells, [0, 1, 0])
-    refused(folder, "the image in row 2 is 7x8, the image in row 0 is 6x8; --image_size", on_bad_image="skip")
+    refused(folder, "the image in row 2 is 7x8, the image in row 0 is 6x8; image_size", on_bad_image="skip")
 
 
 @pytest.mark.parametrize(
@@ -334,18 +334,19 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_unreadable_images(folder: Path, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreadable_images(folder: Path, what: str, caplog: pytest.LogCaptureFixture) -> None:
     """Named by their row, or left out, counted and with the labels of the others where they belong."""
     images = pixels(5)
     cells = [encoded(i) for i in images]
     cells[1] = cells[3] = BAD[what]
     write(folder / "train.parquet", cells, [0, 1, 2, 3, 4])
-    refused(folder, r"the image in row 1 cannot be read \(.+\); .*--on_bad_image skip")
+    refused(folder, r"the image in row 1 cannot be read \(.+\); .*on_bad_image skip")
     for _ in range(2):  # decoded, and from the cache
         data = load(source(folder), "train", "skip")
         assert np.array_equal(data.images.numpy(), images[[0, 2, 4]])
         assert data.labels.tolist() == [0, 2, 4]
-        assert "2 of 5 images cannot be read and are left out, the first in row 1" in capsys.readouterr().err
+        assert "2 of 5 images cannot be read and are left out, the first in row 1" in caplog.text
+        caplog.clear()
     refused(folder, "row 1")  # what was skipped once is not accepted from the cache
 
 
@@ -416,13 +417,13 @@ def test_heals_a_damaged_cache(folder: Path, cache: Path, monkeypatch: pytest.Mo
 
 
 def test_works_without_a_cache(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "file" / "cache"))
     write(folder / "train.parquet", [encoded(i) for i in pixels(2)], [0, 1])
     assert len(load(source(folder), "train")) == 2
-    assert "not kept for the next time" in capsys.readouterr().err
+    assert "not kept for the next time" in caplog.text
 
 
 # -- real data --------------------------------------------------------------------------------------------------------

@@ -12,8 +12,10 @@ from types import ModuleType
 from jsonargparse import ArgumentParser
 
 from headstart.commands import bench, compare, demo, evaluate, list, pull, push, report, sweep, train
+from headstart.commands.flags import Help
 from headstart.errors import LostProcess, UserError, unknown
 from headstart.fields import describe
+from headstart.runs.log import show_messages
 
 COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "demo": (demo, "train four methods on digits, attack them all, write a page; one to three minutes"),
@@ -31,6 +33,7 @@ COMMANDS: dict[str, tuple[ModuleType, str]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 0 done, 2 the input is wrong (one line on stderr), 130 interrupted with the state saved."""
+    show_messages()
     arguments = [*(sys.argv[1:] if argv is None else argv)]
     try:
         parser = make_parser()
@@ -64,13 +67,22 @@ def make_parser() -> ArgumentParser:
         exit_on_error=False,
         allow_abbrev=False,
         version=_version(),
+        formatter_class=Help,
     )
-    commands = parser.add_subcommands(required=True, dest="command")
+    parser.usage = "headstart COMMAND [--FLAG ...]"
+    commands = parser.add_subcommands(required=True, dest="command", metavar="COMMAND")
     for name, (module, summary) in COMMANDS.items():
         sub = ArgumentParser(description=summary, exit_on_error=False, allow_abbrev=False)
         module.add_arguments(sub)
+        sub.usage = f"headstart {name} {_positionals(sub)}[--FLAG ...]"
         commands.add_subcommand(name, sub, help=summary)
     return parser
+
+
+def _positionals(sub: ArgumentParser) -> str:
+    """What a command takes without a flag, as in its usage."""
+    taken = [action for action in sub._actions if not action.option_strings]
+    return "".join(f"{action.dest.upper()} {'... ' if action.nargs == '+' else ''}" for action in taken)
 
 
 def _version() -> str:
@@ -107,7 +119,8 @@ def _explain(message: str, arguments: Sequence[str]) -> str:
 def _explain_value(command: str, name: str, value: str | None) -> str:
     """What a flag was given and what it takes."""
     action = _actions(command).get(f"--{name.split('.')[0]}")
-    given = f"--{name} is {value!r}" if value is not None else f"--{name} has a value that it does not take"
+    shown = "null" if value == "None" else repr(value)
+    given = f"--{name} is {shown}" if value is not None else f"--{name} has a value that it does not take"
     allowed = describe(action._typehint) if action is not None and hasattr(action, "_typehint") else "something else"
     near = difflib.get_close_matches(value or "", allowed.removeprefix("one of ").split(", "), n=1)
     hint = f"; did you mean {near[0]}?" if near and allowed.startswith("one of ") else ""

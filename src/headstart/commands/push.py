@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
+
+LOG = logging.getLogger(__name__)
 
 
 def add_arguments(sub: ArgumentParser) -> None:
@@ -21,5 +23,5 @@ def run(options: Namespace) -> int:
 
     print(push(options.run, options.repo, private=options.private))
     if not (options.run / EVALUATION).is_file():
-        print(f"the card has no numbers yet: headstart evaluate {options.run}, then push again", file=sys.stderr)
+        LOG.info("the card has no numbers yet: headstart evaluate %s, then push again", options.run)
     return 0

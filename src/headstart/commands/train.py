@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
+import logging
 import shlex
 import sys
 from pathlib import Path
-from typing import Any, Optional, get_type_hints
+from typing import Optional
 
 from jsonargparse import ArgumentParser, Namespace
 
+from headstart.commands.flags import add_fields, given
 from headstart.recipes.reader import load_recipe
 from headstart.recipes.recipe import Recipe
 
+LOG = logging.getLogger(__name__)
+
 
 def add_arguments(sub: ArgumentParser) -> None:
-    """The flags of the command."""
+    """The flags of the command: every field of a recipe is one."""
     sub.add_argument("recipe", type=str, help="DATASET/METHOD (headstart list recipes) or a YAML file")
     sub.add_argument("--out", type=Optional[Path], default=None, help="run folder; default runs/DATASET-METHOD-SEED")
     sub.add_argument("--resume", action="store_true", help="continue the run in the folder")
-    hints = get_type_hints(Recipe)
-    for field in dataclasses.fields(Recipe):
-        # None means: as the recipe says.
-        sub.add_argument(f"--{field.name}", type=Optional[hints[field.name]], default=None, help=HELP[field.name])
-
-
-def _field_help() -> dict[str, str]:
-    """One line per recipe field, from the docstring of Recipe."""
-    text = (Recipe.__doc__ or "").split("Attributes:")[1]
-    lines = [line.strip() for line in text.splitlines() if ": " in line]
-    return {name: summary for name, _, summary in (line.partition(": ") for line in lines)}
-
-
-HELP = _field_help()
-
-
-def _overrides(options: Namespace) -> dict[str, Any]:
-    values = options.as_dict()
-    return {k: values[k] for k in Recipe.__dataclass_fields__ if values.get(k) is not None}
+    add_fields(sub, Recipe)
 
 
 def run(options: Namespace) -> int:
@@ -46,21 +31,23 @@ def run(options: Namespace) -> int:
     from headstart.runs.launch import Interrupted
     from headstart.training.train import train
 
-    recipe = load_recipe(options.recipe, **_overrides(options))
-    out = options.out or Path("runs") / f"{Path(options.recipe).stem}-{recipe.method}-{recipe.seed}".lower()
-    if options.out is None and "/" in options.recipe and not Path(options.recipe).suffix:
-        out = Path("runs") / f"{options.recipe.split('/')[0]}-{recipe.method}-{recipe.seed}"
+    recipe = load_recipe(options.recipe, **given(options, Recipe))
     try:
-        result = train(recipe, out, resume=options.resume)
+        result = train(recipe, options.out or default_out(options.recipe, recipe), resume=options.resume)
     except Interrupted:
-        flags = " ".join(shlex.quote(a) for a in sys.argv[2:] if a != "--resume")
-        if distributed.rank() == 0:
-            print(f"interrupted; the state is saved. Continue with: headstart train {flags} --resume", file=sys.stderr)
+        words = shlex.join(word for word in sys.argv[2:] if word != "--resume")
+        LOG.info("interrupted; the state is saved. Continue with: headstart train %s --resume", words)
         return 130
     if distributed.rank() > 0:
         return 0
-    val = next((row["val"] for row in reversed(result.metrics) if "val" in row), None)
-    if val:
+    if val := next((row["val"] for row in reversed(result.metrics) if "val" in row), None):
         print("validation: clean {clean:.1%}, FGSM {fgsm:.1%}, PGD-10 {pgd:.1%}".format(**val))
     print(f"{result.out}/model.safetensors; measure it with: headstart evaluate {result.out}")
     return 0
+
+
+def default_out(name: str, recipe: Recipe) -> Path:
+    """runs/DATASET-METHOD-SEED, or runs/FILE-METHOD-SEED in small letters for a recipe file."""
+    path = Path(name)
+    book = path.stem.lower() if path.suffix else name.split("/")[0]
+    return Path("runs") / f"{book}-{recipe.method}-{recipe.seed}"

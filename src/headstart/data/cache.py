@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +13,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from headstart.data.images import ImageSet
-from headstart.errors import UserError
+from headstart.errors import DataError
+
+LOG = logging.getLogger(__name__)
 
 VERSION = "2"
 
 
 def remembered(key: str | None, name: str, make: Callable[[], tuple[ImageSet, str]]) -> ImageSet:
-    """What ``make`` returns, or returned when it was last called with this key; its note goes to stderr either way.
+    """What ``make`` returns, or returned when it was last called with this key; its note is logged either way.
 
     Without a key nothing is kept. What was kept is used only if its checksum is right, and else made anew.
     """
@@ -29,7 +31,7 @@ def remembered(key: str | None, name: str, make: Callable[[], tuple[ImageSet, st
     if path and not found:
         _write(path, images, note)
     if note:
-        print(f"{name}: {note}", file=sys.stderr)
+        LOG.warning("%s: %s", name, note)
     return images
 
 
@@ -49,7 +51,7 @@ def _read(path: Path, name: str) -> tuple[ImageSet, str] | None:
             classes = tuple(json.loads(about["classes"]))
             images = ImageSet(stored.get_tensor("images"), stored.get_tensor("labels"), classes, name)
         return (images, about["note"]) if images.checksum() == about["checksum"] else None
-    except (SafetensorError, UserError, ValueError, LookupError, TypeError, OSError):
+    except (SafetensorError, DataError, ValueError, LookupError, TypeError, OSError):
         return None
 
 
@@ -67,4 +69,4 @@ def _write(path: Path, images: ImageSet, note: str) -> None:
         finally:
             Path(temporary).unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
-        print(f"{images.name}: the decoded images are not kept for the next time ({error})", file=sys.stderr)
+        LOG.warning("%s: the decoded images are not kept for the next time (%s)", images.name, error)

@@ -20,7 +20,7 @@ from torch import Tensor
 from headstart.data.cache import remembered
 from headstart.data.encoded import Encoded, EncodedSet
 from headstart.data.images import ImageSet, OnBadImage
-from headstart.errors import UserError
+from headstart.errors import DataError, OutOfMemory
 
 Box: TypeAlias = tuple[float, float, float, float]
 """Left, top, right and bottom in pixels."""
@@ -146,11 +146,11 @@ def attempt(encoded: Encoded, form: Callable[[Encoded], np.ndarray]) -> np.ndarr
         return " ".join(str(error).split()) or type(error).__name__
 
 
-def unreadable(data: EncodedSet, row: int, why: str) -> UserError:
+def unreadable(data: EncodedSet, row: int, why: str) -> DataError:
     """The error for an image that is not to be skipped."""
-    return UserError(
+    return DataError(
         f"{data.name}: the image {data.place(row)} cannot be read ({why}); repair or remove it, "
-        "or train without it by --on_bad_image skip"
+        "or leave it out by on_bad_image skip"
     )
 
 
@@ -183,7 +183,7 @@ def _decode(
                 pixels[place] = image
                 grey &= image.shape[2] == 1
     if pixels is None:
-        raise UserError(f"{data.name}: none of {len(rows)} images can be read ({next(iter(bad.values()))})")
+        raise DataError(f"{data.name}: none of {len(rows)} images can be read ({next(iter(bad.values()))})")
     kept = torch.tensor([row not in bad for row in rows.tolist()])
     decoded = torch.from_numpy(pixels[..., :1] if grey else pixels)
     decoded = (decoded[kept] if bad else decoded).contiguous()
@@ -196,9 +196,9 @@ def _room(n: int, size: tuple[int, ...], name: str) -> np.ndarray:
     shape = (n, *size, 3)
     needed, free = math.prod(shape) / 2**30, available_memory() / 2**30
     if needed > free:
-        raise UserError(
+        raise OutOfMemory(
             f"{name}: {n} decoded images of {_size(size)} need {needed:.1f} GB of memory, {free:.1f} GB are free; "
-            f"--image_size streams the training part, --n evaluates the first images only"
+            "image_size streams the training part, n evaluates the first images only"
         )
     return np.empty(shape, np.uint8)
 
@@ -213,10 +213,10 @@ def available_memory() -> float:
     return math.inf
 
 
-def _two_sizes(data: EncodedSet, row: int, size: Sequence[int], first: int, first_size: Sequence[int]) -> UserError:
-    return UserError(
+def _two_sizes(data: EncodedSet, row: int, size: Sequence[int], first: int, first_size: Sequence[int]) -> DataError:
+    return DataError(
         f"{data.name}: the image {data.place(row)} is {_size(size)}, the image {data.place(first)} is "
-        f"{_size(first_size)}; --image_size, such as 224, crops all to one size"
+        f"{_size(first_size)}; image_size, such as 224, crops all to one size"
     )
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from headstart.data.images import check_labels, numbered
-from headstart.errors import UserError
+from headstart.errors import DataError, SettingError
 
 Encoded: TypeAlias = "bytes | str | Image.Image | np.ndarray | Tensor | None"
 """One image before decoding: the bytes or the path of a file, a picture, or an array of pixels. None: no image."""
@@ -117,10 +117,10 @@ class ParquetSet(EncodedSet):
                 schema, about = pq.read_schema(file), pq.read_metadata(file)
                 columns = columns or [*find_columns(schema, name, image_column, label_column)]
                 if missing := [column for column in columns if column not in schema.names]:
-                    raise UserError(f"{name}: {file} has no column {missing[0]}, but {files[0]} has")
+                    raise DataError(f"{name}: {file} has no column {missing[0]}, but {files[0]} has")
                 labels += pq.read_table(file, columns=columns[1:]).column(0).chunks
             except (pa.ArrowException, OSError) as error:
-                raise UserError(f"{name}: cannot read {file} as parquet ({str(error).splitlines()[0]})") from error
+                raise DataError(f"{name}: cannot read {file} as parquet ({str(error).splitlines()[0]})") from error
             self._parts += [(file, group) for group in range(about.num_row_groups)]
             sizes += [about.row_group(group).num_rows for group in range(about.num_row_groups)]
         self.image_column, label_column = columns
@@ -147,7 +147,7 @@ class ParquetSet(EncodedSet):
             table = pq.ParquetFile(file).read_row_group(number, columns=[self.image_column], use_threads=False)
         except (pa.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0]
-            raise UserError(f"{self.name}: cannot read row group {number} of {file} ({reason})") from error
+            raise DataError(f"{self.name}: cannot read row group {number} of {file} ({reason})") from error
         return table[self.image_column]
 
     def fingerprint(self) -> str:
@@ -179,7 +179,8 @@ def find_columns(schema: pa.Schema, name: str, image: str | None, label: str | N
     "fine_label", or else ends in "label", and holds integers.
 
     Raises:
-        UserError: not exactly one such column, or a named one that is missing or of another type.
+        DataError: not exactly one such column.
+        SettingError: a named one is missing or of another type.
     """
     structs = [field.name for field in schema if pa.types.is_struct(field.type)]
     integers = [field.name for field in schema if pa.types.is_integer(field.type)]
@@ -201,7 +202,7 @@ def labels_and_classes(
     """Labels (N,) and the class names of the hub's schema; numbers where it has none."""
     if column.null_count:
         row = column.is_null().to_pylist().index(True)
-        raise UserError(f"{owner}: row {row} has no {name}")
+        raise DataError(f"{owner}: row {row} has no {name}")
     labels = torch.from_numpy(column.to_numpy().astype(np.int64))
     described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     names = described.get("info", {}).get("features", {}).get(name, {}).get("names")
@@ -224,14 +225,16 @@ def _only(columns: list[str], what: str, name: str, schema: pa.Schema) -> str:
     if len(columns) != 1:
         found = f"found {', '.join(columns)}" if columns else "found none"
         among = ", ".join(schema.names)
-        raise UserError(f"{name}: needs exactly one {what} column, {found} among {among}; name it with --{what}_column")
+        raise DataError(f"{name}: needs exactly one {what} column, {found} among {among}; name it with {what}_column")
     return columns[0]
 
 
-def _wrong_column(what: str, given: str, holds: str, allowed: Iterable[str], name: str, schema: pa.Schema) -> UserError:
+def _wrong_column(
+    what: str, given: str, holds: str, allowed: Iterable[str], name: str, schema: pa.Schema
+) -> SettingError:
     kind = f"holds {schema.field(given).type}" if given in schema.names else "does not exist"
     choice = ", ".join(allowed) or "none"
-    return UserError(f"{name}: {what}_column {given!r} {kind}; columns that hold {holds}: {choice}")
+    return SettingError(f"{name}: {what}_column {given!r} {kind}; columns that hold {holds}: {choice}")
 
 
 def _state(folder: Path, paths: Iterable[str], *settings: str) -> str:
@@ -266,20 +269,20 @@ class ItemSet(EncodedSet):
 
     def __init__(self, dataset: Any, name: str) -> None:
         if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-            raise UserError(f"{name}: {type(dataset).__name__} has no length or no items; give a map-style Dataset")
+            raise DataError(f"{name}: {type(dataset).__name__} has no length or no items; give a map-style Dataset")
         if len(dataset) == 0:
-            raise UserError(f"{name}: the split is empty; it needs at least one image")
+            raise DataError(f"{name}: the split is empty; it needs at least one image")
         self._dataset = dataset
         given = getattr(dataset, "targets", getattr(dataset, "labels", None))
         labels = [self._item(row)[1] for row in range(len(dataset))] if given is None else given
         try:
             numbers = torch.tensor([index(k) for k in (labels.tolist() if isinstance(labels, Tensor) else labels)])
         except TypeError as error:
-            raise UserError(f"{name}: labels must be whole numbers ({error})") from error
+            raise DataError(f"{name}: labels must be whole numbers ({error})") from error
         names = tuple(str(c) for c in getattr(dataset, "classes", ()))
         super().__init__(numbers, names or numbered(numbers), name)
         if len(self.labels) != len(dataset):
-            raise UserError(f"{name}: {len(dataset)} images but {len(self.labels)} labels")
+            raise DataError(f"{name}: {len(dataset)} images but {len(self.labels)} labels")
 
     def read(self, row: int) -> Encoded:
         return self._item(row)[0]  # type: ignore[no-any-return]
@@ -287,5 +290,5 @@ class ItemSet(EncodedSet):
     def _item(self, row: int) -> tuple[Any, Any]:
         item = self._dataset[row]
         if not isinstance(item, (tuple, list)) or len(item) < 2:
-            raise UserError(f"item {row} of {type(self._dataset).__name__} is no (image, label)")
+            raise DataError(f"item {row} of {type(self._dataset).__name__} is no (image, label)")
         return item[0], item[1]

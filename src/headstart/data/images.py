@@ -11,12 +11,12 @@ import torch
 import xxhash
 from torch import Tensor
 
-from headstart.errors import UserError
+from headstart.errors import DataError, SettingError
 
 OnBadImage = Literal["error", "skip"]
 
 
-class Unlabelled(UserError):
+class Unlabelled(DataError):
     """A split without labels."""
 
 
@@ -39,9 +39,9 @@ class ImageSet:
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.dim() != 4 or self.images.shape[3] not in (1, 3):
             shape = tuple(self.images.shape)
-            raise UserError(f"{self.name}: images are {self.images.dtype} {shape}; expected uint8 (N, H, W, 1 or 3)")
+            raise DataError(f"{self.name}: images are {self.images.dtype} {shape}; expected uint8 (N, H, W, 1 or 3)")
         if len(self.images) != len(self.labels):
-            raise UserError(f"{self.name}: {len(self.images)} images but {len(self.labels)} labels")
+            raise DataError(f"{self.name}: {len(self.images)} images but {len(self.labels)} labels")
         check_labels(self.labels, self.classes, self.name)
 
     def __len__(self) -> int:
@@ -80,20 +80,20 @@ def check_labels(labels: Tensor, classes: tuple[str, ...], name: str) -> None:
         Unlabelled: every label is -1, as in test sets whose labels are kept secret.
     """
     if len(labels) == 0:
-        raise UserError(f"{name}: the split is empty; it needs at least one image")
+        raise DataError(f"{name}: the split is empty; it needs at least one image")
     low, high = int(labels.min()), int(labels.max())
     if low == high == -1:
         raise Unlabelled(f"{name}: every label is -1, so the labels are not public; choose another split or set")
     if low < 0 or high >= len(classes):
         bad = low if low < 0 else high
         row = int((labels == bad).nonzero()[0])
-        raise UserError(f"{name}: label {bad} in row {row}; allowed: 0 to {len(classes) - 1}")
+        raise DataError(f"{name}: label {bad} in row {row}; allowed: 0 to {len(classes) - 1}")
 
 
 def divide(samples: int, held_out: int, name: str) -> tuple[Tensor, Tensor]:
     """Rows of the training and of the validation part; the same are held out whatever the seed of the run."""
     if not 0 < held_out < samples:
-        raise UserError(f"val_size is {held_out}; {name} has {samples} images, so 1 to {samples - 1}")
+        raise SettingError(f"val_size is {held_out}; {name} has {samples} images, so 1 to {samples - 1}")
     order = torch.randperm(samples, generator=torch.Generator().manual_seed(0))
     return order[held_out:].sort().values, order[:held_out].sort().values
 
@@ -102,20 +102,20 @@ def from_arrays(x: Tensor | np.ndarray, y: Tensor | Sequence[int], name: str = "
     """An ImageSet from Python: images (N, C, H, W) float in [0, 1] or uint8, labels (N,).
 
     Raises:
-        UserError: NaN pixels, pixels outside [0, 1], a wrong shape or labels that are not class indices.
+        DataError: NaN pixels, pixels outside [0, 1], a wrong shape or labels that are not class indices.
     """
     images, labels = torch.as_tensor(x).detach().cpu(), torch.as_tensor(y).detach().cpu()
     if images.dim() != 4:
-        raise UserError(f"{name}: images have shape {tuple(images.shape)}; expected (N, C, H, W)")
+        raise DataError(f"{name}: images have shape {tuple(images.shape)}; expected (N, C, H, W)")
     if labels.is_floating_point() or labels.dim() != 1:
-        raise UserError(f"{name}: labels are {labels.dtype} {tuple(labels.shape)}; expected (N,) integers")
+        raise DataError(f"{name}: labels are {labels.dtype} {tuple(labels.shape)}; expected (N,) integers")
     if images.is_floating_point() and len(images):
         if images.isnan().any():
             row = int(images.flatten(1).isnan().any(1).nonzero()[0])
-            raise UserError(f"{name}: image {row} has NaN pixels; remove or repair it")
+            raise DataError(f"{name}: image {row} has NaN pixels; remove or repair it")
         low, high = float(images.min()), float(images.max())
         if low < 0 or high > 1:
-            raise UserError(f"{name}: pixels range from {low:g} to {high:g}; they must lie in [0, 1] (divide by 255?)")
+            raise DataError(f"{name}: pixels range from {low:g} to {high:g}; they must lie in [0, 1] (divide by 255?)")
     if images.is_floating_point():
         images = (images * 255).round().to(torch.uint8)
     return ImageSet(images.permute(0, 2, 3, 1).contiguous(), labels.long(), numbered(labels), name)

@@ -14,7 +14,7 @@ from headstart.data.images import ImageSet, OnBadImage, divide, from_arrays
 from headstart.data.resident import ResidentLoader
 from headstart.data.sources import Split, find
 from headstart.data.streamed import StreamedLoader, StreamedSet
-from headstart.errors import UserError
+from headstart.errors import SettingError
 
 Found: TypeAlias = ImageSet | EncodedSet
 TrainingSet: TypeAlias = ImageSet | StreamedSet
@@ -44,7 +44,9 @@ def from_python(data: Any, name: str = "python") -> Found:
         return from_arrays(*data)
     if isinstance(data, Dataset) or (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         return ItemSet(data, name)
-    raise UserError(f"data is {type(data).__name__}; give a name, (images, labels), an ImageSet or a map-style Dataset")
+    raise SettingError(
+        f"data is {type(data).__name__}; give a name, (images, labels), an ImageSet or a map-style Dataset"
+    )
 
 
 def in_memory(
@@ -53,8 +55,9 @@ def in_memory(
     """The images of a set, or its first n: at their one size, or the central squares at ``image_size``.
 
     Raises:
-        UserError: images that cannot be read (unless they are to be skipped), of different sizes, or too large for
-            the memory that is free.
+        DataError: images that cannot be read (unless they are to be skipped), or of different sizes.
+        OutOfMemory: they need more memory than is free.
+        SettingError: ``image_size`` for images that are decoded already at another size.
     """
     if isinstance(data, ImageSet):
         _check_in_memory(data, image_size)
@@ -81,7 +84,8 @@ def divided(
         samples: take the first so many images alone; default all.
 
     Raises:
-        UserError: fewer images than that; see ``in_memory``.
+        SettingError: fewer images than that.
+        UserError: see ``in_memory``.
     """
     if isinstance(data, ImageSet) or image_size is None:
         images = in_memory(data, image_size, on_bad_image=on_bad_image)
@@ -131,11 +135,13 @@ def default_workers(devices: int = 1) -> int:
 
 def _count(data: Found, samples: int | None) -> int:
     if samples is not None and samples > len(data):
-        raise UserError(f"samples is {samples}; {data.name} has {len(data)} images")
+        raise SettingError(f"samples is {samples}; {data.name} has {len(data)} images")
     return samples or len(data)
 
 
 def _check_in_memory(data: ImageSet, image_size: int | None) -> None:
     if image_size is not None and data.shape[1:] != (image_size, image_size):
         height, width = data.shape[1:]
-        raise UserError(f"image_size is {image_size}, but {data.name} comes at {width}x{height}; leave image_size out")
+        raise SettingError(
+            f"image_size is {image_size}, but {data.name} comes at {width}x{height}; leave image_size out"
+        )

@@ -12,7 +12,7 @@ import torch
 
 from headstart.data.encoded import ArrowSet, EncodedSet, FolderSet, ParquetSet, images_below
 from headstart.data.images import ImageSet, Unlabelled
-from headstart.errors import UserError, extra, unknown
+from headstart.errors import DataError, extra, unknown
 
 Split = Literal["train", "test"]
 
@@ -45,7 +45,8 @@ def find(
         image_column, label_column: of parquet and hub sets; found where there is only one that fits.
 
     Raises:
-        UserError: no such name, path, split or column, an empty class, or labels outside the classes.
+        SettingError: no such name or column.
+        DataError: no such path or split, an empty class, or labels outside the classes.
     """
     kind, _, rest = name.partition(":")
     if name == "digits":
@@ -84,11 +85,11 @@ def _digits(split: Split) -> ImageSet:
 
 def _parquet(folder: Path, split: Split, image_column: str | None, label_column: str | None) -> EncodedSet:
     if not folder.is_dir():
-        raise UserError(f"data folder {folder} does not exist; give parquet:PATH of a folder with train*.parquet")
+        raise DataError(f"data folder {folder} does not exist; give parquet:PATH of a folder with train*.parquet")
     found = {prefix: sorted(folder.rglob(f"{prefix}*.parquet")) for prefix in SPLIT_NAMES[split]}
     if not any(found.values()):
         wanted = "train*.parquet" if split == "train" else "test*.parquet or val*.parquet"
-        raise UserError(f"{folder} has no {wanted}; it holds {_content(folder)}")
+        raise DataError(f"{folder} has no {wanted}; it holds {_content(folder)}")
     name = f"{folder.resolve().name} ({split})"
     return _first_labelled(
         partial(ParquetSet, files, name, image_column, label_column) for files in found.values() if files
@@ -101,11 +102,11 @@ def _parquet(folder: Path, split: Split, image_column: str | None, label_column:
 def _folder(folder: Path, split: Split) -> FolderSet:
     """Images by class, in a fixed random order, so that the first n are not all of one class."""
     if not folder.is_dir():
-        raise UserError(f"data folder {folder} does not exist; give folder:PATH of a folder with train/CLASS/IMAGE")
+        raise DataError(f"data folder {folder} does not exist; give folder:PATH of a folder with train/CLASS/IMAGE")
     part = next((p for p in SPLIT_NAMES[split] if (folder / p).is_dir()), None)
     if part is None:
         wanted = " or ".join(f"{p}/CLASS/IMAGE" for p in (("train",) if split == "train" else ("test", "val")))
-        raise UserError(f"{folder} has no {wanted}; it holds {_content(folder)}")
+        raise DataError(f"{folder} has no {wanted}; it holds {_content(folder)}")
     classes = _class_names(folder / "train") if (folder / "train").is_dir() else _class_names(folder / part)
     annotations = folder / "val" / "val_annotations.txt"
     if split == "test" and annotations.is_file():
@@ -120,7 +121,7 @@ def _folder(folder: Path, split: Split) -> FolderSet:
 def _class_names(folder: Path) -> tuple[str, ...]:
     names = tuple(sorted(f.name for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")))
     if not names:
-        raise UserError(f"{folder} has no class folders; put the images of each class into a folder of its own")
+        raise DataError(f"{folder} has no class folders; put the images of each class into a folder of its own")
     return names
 
 
@@ -130,10 +131,10 @@ def _by_class(folder: Path, classes: tuple[str, ...]) -> tuple[list[str], list[i
     labels: list[int] = []
     for name in _class_names(folder):
         if name not in classes:
-            raise UserError(f"{folder} has the class {name!r}, which train does not have: {', '.join(classes[:5])} ...")
+            raise DataError(f"{folder} has the class {name!r}, which train does not have: {', '.join(classes[:5])} ...")
         found = images_below(folder / name)
         if not found:
-            raise UserError(f"class folder {folder / name} holds no images; fill or remove it")
+            raise DataError(f"class folder {folder / name} holds no images; fill or remove it")
         paths += [str(folder / name / path) for path in found]
         labels += [classes.index(name)] * len(found)
     return paths, labels
@@ -146,7 +147,7 @@ def _annotated(annotations: Path, classes: tuple[str, ...]) -> tuple[list[str], 
         file, _, rest = line.partition("\t")
         wnid = rest.split("\t")[0]
         if wnid not in classes:
-            raise UserError(f"{annotations}, line {number}: class {wnid!r} is not a folder of train")
+            raise DataError(f"{annotations}, line {number}: class {wnid!r} is not a folder of train")
         paths.append(str(annotations.parent / "images" / file))
         labels.append(classes.index(wnid))
     return paths, labels
@@ -167,7 +168,7 @@ def _hub(hub_id: str, split: Split, image_column: str | None, label_column: str 
     return _first_labelled(partial(open_split, part) for part in SPLIT_NAMES[split])
 
 
-class _NoSuchSplit(UserError):
+class _NoSuchSplit(DataError):
     """The set has no split of that name."""
 
 
@@ -183,11 +184,11 @@ def _load_hub(hub_id: str, part: str) -> Any:
         if "unknown split" in reason.lower():
             raise _NoSuchSplit(f"{hub_id} has no split for this: {reason}") from error
         if "gated" in reason.lower():
-            raise UserError(
+            raise DataError(
                 f"{hub_id} is given on request: accept its terms at https://huggingface.co/datasets/{hub_id}, then log "
                 "in with `hf auth login`; or set HEADSTART_DATA to a folder that holds a copy"
             ) from error
-        raise UserError(
+        raise DataError(
             f"{hub_id} is neither cached nor reachable ({reason}); "
             "set HEADSTART_DATA to a folder that holds it, or give parquet:PATH or folder:PATH"
         ) from error
@@ -195,7 +196,7 @@ def _load_hub(hub_id: str, part: str) -> Any:
 
 def _first_labelled(candidates: Iterable[Callable[[], EncodedSet]]) -> EncodedSet:
     """The first set that is there and has labels; the error of the first where none is."""
-    first: UserError | None = None
+    first: DataError | None = None
     for make in candidates:
         try:
             return make()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import signal
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,9 @@ from headstart.data.decode import Box, attempt, left_out, resized, unreadable
 from headstart.data.encoded import SHUFFLE_BUFFER, EncodedSet
 from headstart.data.images import OnBadImage
 from headstart.data.resident import Batch, generator
-from headstart.errors import UserError
+from headstart.errors import DataError, OutOfMemory
+
+LOG = logging.getLogger(__name__)
 
 AREA = (0.08, 1.0)  # of a random crop, as a share of the image
 ASPECT = (3 / 4, 4 / 3)  # of a random crop, width to height
@@ -96,7 +98,7 @@ class StreamedLoader:
         for rows, decoded in zip(batches, self._decoded(batches, epoch), strict=True):
             yield self._batch(rows, *decoded)
         if len(self._bad) > known:
-            print(f"{self.data.name}: {left_out(self.data.encoded, self._bad, len(self.data))}", file=sys.stderr)
+            LOG.warning("%s: %s", self.data.name, left_out(self.data.encoded, self._bad, len(self.data)))
 
     def _order(self, epoch: int) -> Tensor:
         """Everything shuffled, or, where neighbours are read together, groups and then the rows of a few groups."""
@@ -124,9 +126,9 @@ class StreamedLoader:
         except RuntimeError as error:
             if not str(error).startswith("DataLoader worker"):
                 raise
-            raise UserError(
+            raise OutOfMemory(
                 f"a process that decodes images was killed ({str(error).splitlines()[0]}); it may lack memory or "
-                f"shared memory (/dev/shm): try fewer --workers than {self.workers}"
+                f"shared memory (/dev/shm): try fewer workers than {self.workers}"
             ) from error
 
     def _batch(self, rows: Tensor, images: Tensor, bad: dict[int, str]) -> Batch:
@@ -135,7 +137,7 @@ class StreamedLoader:
             if self.data.on_bad_image == "error":
                 raise unreadable(self.data.encoded, *next(iter(places.items())))
             if len(bad) == len(rows):
-                raise UserError(f"{self.data.name}: no image of a whole batch can be read ({next(iter(bad.values()))})")
+                raise DataError(f"{self.data.name}: no image of a whole batch can be read ({next(iter(bad.values()))})")
             self._bad |= places.keys()
             kept = torch.tensor([place not in bad for place in range(len(rows))])
             rows, images = rows[kept], images[kept]

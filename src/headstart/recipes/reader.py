@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from headstart.errors import UserError, unknown
+from headstart.errors import SettingError, unknown
 from headstart.fields import KINDS
 from headstart.recipes.recipe import Recipe
 
@@ -33,7 +33,7 @@ def load_recipe(name: str, **overrides: Any) -> Recipe:
     by key; settings of the method that the recipe was written for are dropped when the method is overridden.
 
     Raises:
-        UserError: unknown recipe or key, unreadable file, or an invalid value.
+        SettingError: unknown recipe or key, unreadable file, or an invalid value.
     """
     for key in overrides:
         if key not in Recipe.__dataclass_fields__:
@@ -70,7 +70,7 @@ def every_recipe(dataset: str) -> list[str]:
     """The recipes of all methods on a data set, without methods that are another by a second name.
 
     Raises:
-        UserError: no recipes are known for that name.
+        SettingError: no recipes are known for that name.
     """
     from headstart.methods.registry import methods
 
@@ -97,9 +97,9 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = base | changes
     for key in ("method_args", "model_args"):
         if key in base or key in changes:
-            parts = [source.get(key) or {} for source in (base, changes)]
+            parts = [source.get(key, {}) for source in (base, changes)]
             if wrong := [part for part in parts if not isinstance(part, dict)]:
-                raise UserError(f"{key} is {wrong[0]!r}; it must be {KINDS[dict]}")
+                raise SettingError(f"{key} is {wrong[0]!r}; it must be {KINDS[dict]}")
             merged[key] = parts[0] | parts[1]
     return merged
 
@@ -118,13 +118,13 @@ def _books() -> dict[str, Any]:
 
 def _from_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError(f"recipe file {path} does not exist; headstart list recipes shows the built-in ones")
+        raise SettingError(f"recipe file {path} does not exist; headstart list recipes shows the built-in ones")
     try:
         content = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"recipe file {path} is not YAML: {' '.join(str(error).split())}") from error
+        raise SettingError(f"recipe file {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise UserError(f"recipe file {path} must hold keys and values; see the built-in recipes")
+        raise SettingError(f"recipe file {path} must hold keys and values; see the built-in recipes")
     for key in content:
         if key not in Recipe.__dataclass_fields__ and key != "recipe":
             raise unknown(f"key in {path}:", str(key), [*Recipe.__dataclass_fields__, "recipe"])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, cast
 
-from headstart.errors import UserError
-from headstart.fields import pixel_fraction, typed
+from headstart.errors import SettingError
+from headstart.fields import above, at_least, at_most, below, check_fields, pixel_fraction
 
 Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["one-cycle", "triangular", "multi-step", "constant"]
@@ -16,6 +16,11 @@ OnCollapse = Literal["warn", "stop", "rollback"]
 OnBadImage = Literal["error", "skip"]
 BatchNormMode = Literal["train", "train-frozen-stats", "eval"]
 LARGEST_SEED = 2**32 - 1
+
+PositiveInt: TypeAlias = Annotated[int, at_least(1)]
+NonNegativeInt: TypeAlias = Annotated[int, at_least(0)]
+NonNegativeFloat: TypeAlias = Annotated[float, at_least(0)]
+Share: TypeAlias = Annotated[float, at_least(0), below(1)]
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ class Recipe:
     data: str = "digits"
     image_column: str | None = None
     label_column: str | None = None
-    image_size: int | None = None
+    image_size: PositiveInt | None = None
     model: str = "resnet18"
     model_args: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
@@ -82,80 +87,56 @@ class Recipe:
     method_args: dict[str, Any] = field(default_factory=dict)
     norm: str = "linf"
     epsilon: float | str = "8/255"
-    epsilon_ramp: float = 0.0
-    epochs: int = 30
-    max_steps: int | None = None
-    batch_size: int = 128
-    accumulate: int = 1
+    epsilon_ramp: Share = 0.0
+    epochs: PositiveInt = 30
+    max_steps: PositiveInt | None = None
+    batch_size: PositiveInt = 128
+    accumulate: PositiveInt = 1
     drop_last: bool = False
-    pad: int = 4
-    samples: int | None = None
-    val_size: int = 1000
+    pad: NonNegativeInt = 4
+    samples: PositiveInt | None = None
+    val_size: PositiveInt = 1000
     optimizer: Optimizer = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    lr: Annotated[float, above(0)] = 0.1
+    momentum: NonNegativeFloat = 0.9
+    weight_decay: NonNegativeFloat = 5e-4
     schedule: Schedule = "one-cycle"
-    peak: float = 0.3
+    peak: Share = 0.3
     milestones: list[int] = field(default_factory=list)
-    clip_gradient: float = 0.0
-    average: float = 0.0
+    clip_gradient: NonNegativeFloat = 0.0
+    average: Share = 0.0
     ascent_batch_norm: BatchNormMode = "train"
     precision: Precision = "fp32"
     compile: bool = False
     cuda_graphs: bool = True
-    seed: int = 0
+    seed: Annotated[int, at_least(0), at_most(LARGEST_SEED)] = 0
     device: Device = "auto"
-    devices: int = 1
-    num_nodes: int = 1
+    devices: PositiveInt = 1
+    num_nodes: PositiveInt = 1
     sync_batch_norm: bool = False
     deterministic: bool = False
-    workers: int | None = None
-    eval_every: int = 1
-    checkpoint_every: int = 0
-    keep: int = 0
+    workers: NonNegativeInt | None = None
+    eval_every: PositiveInt = 1
+    checkpoint_every: NonNegativeInt = 0
+    keep: NonNegativeInt = 0
     on_collapse: OnCollapse = "warn"
-    watch_every: int = 200
+    watch_every: NonNegativeInt = 200
     on_bad_image: OnBadImage = "error"
 
     def __post_init__(self) -> None:
         from headstart.core.threat import ThreatModel  # here, since reading the fields must not take loading torch
 
         object.__setattr__(self, "epsilon", pixel_fraction(self.epsilon))
-        for name, hint in get_type_hints(Recipe).items():
-            if name != "epsilon":
-                object.__setattr__(self, name, typed(name, getattr(self, name), hint))
+        check_fields(self, skip=("epsilon",))
         ThreatModel(cast(float, self.epsilon), self.norm)
-        ones = ("epochs", "batch_size", "accumulate", "devices", "num_nodes", "val_size", "eval_every")
-        at_least = dict.fromkeys(ones, 1)
-        at_least |= dict.fromkeys(("pad", "checkpoint_every", "keep", "seed", "watch_every"), 0)
-        at_least |= dict.fromkeys(("momentum", "weight_decay", "clip_gradient"), 0)
-        for name, least in at_least.items():
-            if getattr(self, name) < least:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        for name in ("epsilon_ramp", "average", "peak"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
-        if self.seed > LARGEST_SEED:
-            raise UserError(f"seed is {self.seed}; it must be at most {LARGEST_SEED}")
-        if self.lr <= 0:
-            raise UserError(f"lr is {self.lr}; it must be above 0")
-        if self.image_size is not None and self.image_size < 1:
-            raise UserError(f"image_size is {self.image_size}; it must be at least 1 pixel, or null")
-        if self.workers is not None and self.workers < 0:
-            raise UserError(f"workers is {self.workers}; it must be at least 0, or null")
-        for name in ("max_steps", "samples"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if early := [m for m in self.milestones if m < 1]:
-            raise UserError(f"milestone {early[0]} is not an epoch; milestones count from 1")
+            raise SettingError(f"milestone {early[0]} is not an epoch; milestones count from 1")
         if self.schedule == "multi-step" and not self.milestones:
-            raise UserError("schedule multi-step needs milestones, a list of epochs such as [100, 105]")
+            raise SettingError("schedule multi-step needs milestones, a list of epochs such as [100, 105]")
         processes = self.devices * self.num_nodes
         if self.batch_size % processes:
-            raise UserError(f"batch_size {self.batch_size} does not divide among {processes} processes")
-        if self.batch_size // processes % self.accumulate:
-            raise UserError(
-                f"accumulate is {self.accumulate}; it must divide the {self.batch_size // processes} samples that each "
-                "process has of a batch"
+            raise SettingError(f"batch_size {self.batch_size} does not divide among {processes} processes")
+        if (share := self.batch_size // processes) % self.accumulate:
+            raise SettingError(
+                f"accumulate is {self.accumulate}; it must divide the {share} samples that each process has of a batch"
             )

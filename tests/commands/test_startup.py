@@ -21,7 +21,9 @@ sys.exit(code)
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["train", "--help"], ["evaluate", "--help"]], ids=" ".join
+    "arguments",
+    [["--help"], ["--version"], *([command, "--help"] for command in ("train", "evaluate", "bench", "report", "list"))],
+    ids=" ".join,
 )
 def test_help_loads_no_heavy_library(arguments: list[str]) -> None:
     script = REPORT.format(arguments=arguments, heavy=HEAVY)
