@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from attack_models import CLASSES, SHAPE
 from torch import Tensor, nn
 
 from headstart.core.threat import ThreatModel
+from tests.attacks.attack_models import CLASSES, SHAPE
 
 
 @pytest.fixture(autouse=True)

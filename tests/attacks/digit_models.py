@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from sklearn.datasets import load_digits
-from tests.helpers import info, run_method
 from torch import Tensor, nn
 from torch.optim import Adam
 
 from headstart.core.threat import ThreatModel
 from headstart.methods.registry import build_method
 from headstart.models import build_model
+from tests.helpers import info, run_method
 
 EPSILON = 0.15
 TRAINING, BATCH = 1024, 64

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from attack_models import linear_task
 from torch import Tensor, nn
 
 from headstart.attacks import fgsm, pgd
 from headstart.core.threat import ThreatModel
-from headstart.evaluation.measure import evaluate_model
+from tests.attacks.attack_models import linear_task
+from tests.evaluation.measuring import measure
 
 pytestmark = [
     pytest.mark.gpu,
@@ -48,8 +48,8 @@ def test_verdicts_are_those_of_the_cpu(suite: str, precision: str) -> None:
     # On a linear model with two or more classes every attack of a suite finds the same samples, whatever its start.
     model, x, y = linear_task(30, classes=2 if suite == "pgd" else 10)
     threat = ThreatModel(2 / 255)
-    here = evaluate_model(model, x, y, threat, suite, progress=False)
-    there = evaluate_model(model, x, y, threat, suite, device="cuda", search_precision=precision, progress=False)
+    here = measure(model, x, y, threat, suite)
+    there = measure(model, x, y, threat, suite, device="cuda", search_precision=precision)
     assert there.broken_by.count(None) == here.broken_by.count(None)
     assert there.clean == here.clean == 1.0
 
@@ -59,7 +59,7 @@ def test_tf32_is_off_inside_and_restored(on_gpu: tuple[nn.Module, Tensor, Tensor
     seen = []
     network.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.conv.fp32_precision))
     before = torch.backends.cudnn.conv.fp32_precision
-    evaluate_model(network, x.cpu(), y.cpu(), threat, "pgd", progress=False)
+    measure(network, x.cpu(), y.cpu(), threat, "pgd")
     assert set(seen) == {"ieee"}
     assert torch.backends.cudnn.conv.fp32_precision == before
 
@@ -67,5 +67,5 @@ def test_tf32_is_off_inside_and_restored(on_gpu: tuple[nn.Module, Tensor, Tensor
 def test_random_state_is_left_as_it_was(on_gpu: tuple[nn.Module, Tensor, Tensor], threat: ThreatModel) -> None:
     network, x, y = on_gpu
     state = torch.cuda.get_rng_state()
-    evaluate_model(network, x.cpu(), y.cpu(), threat, "quick", progress=False)
+    measure(network, x.cpu(), y.cpu(), threat, "quick")
     assert torch.equal(torch.cuda.get_rng_state(), state)

@@ -7,10 +7,10 @@ import torch
 from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
-from headstart.attacks.autoattack import VERSIONS, autoattack, targets
+from headstart.attacks.autoattack import VERSIONS, attack_of, targets
 from headstart.core.threat import ThreatModel
 from headstart.errors import UserError
-from headstart.evaluation.measure import evaluate_model
+from tests.evaluation.measuring import measure
 
 
 def tiny_network(classes: int = 10) -> nn.Module:
@@ -32,9 +32,8 @@ def test_standard_gives_the_verdicts_of_the_reference_run(images: Tensor) -> Non
     _, predicted = reference.run_standard_evaluation(x, y, batch_size=10)
     robust = predicted == y
     # Channels-last weights give channels-last gradients, which the authors' code alone is not written for.
-    result = evaluate_model(
+    result = measure(
         network.to(memory_format=torch.channels_last), x, y, ThreatModel(epsilon), "standard", batch_size=10,
-        progress=False,
     )  # fmt: skip
     assert [by is None for by in result.broken_by] == robust.tolist()
     assert result.robust == robust.sum().item() / len(x)
@@ -49,7 +48,7 @@ def test_few_classes_are_all_targets(name: str, classes: int, images: Tensor) ->
     x = images[:6].contiguous(memory_format=torch.channels_last)
     y = network(x).argmax(1)
     threat = ThreatModel(0.1)
-    x_adv = autoattack(name, network, threat, classes=classes)(x, y)
+    x_adv = attack_of(name, network, threat, classes=classes)(x, y)
     assert (x_adv - x).abs().max() <= threat.epsilon + 1e-6
     assert (network(x_adv).argmax(1) != y).any()
     assert targets(classes) == classes - 1
@@ -63,7 +62,7 @@ def test_the_seed_decides_and_batches_do_not_share_randomness(images: Tensor) ->
     network = tiny_network()
     y = network(images).argmax(1)
     first, again, other = (
-        autoattack("apgd-ce", network, ThreatModel(0.03), classes=10, seed=seed)(images, y) for seed in (0, 0, 1)
+        attack_of("apgd-ce", network, ThreatModel(0.03), classes=10, seed=seed)(images, y) for seed in (0, 0, 1)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -71,9 +70,9 @@ def test_the_seed_decides_and_batches_do_not_share_randomness(images: Tensor) ->
 
 def test_three_classes_are_refused_for_the_targeted_loss() -> None:
     with pytest.raises(UserError, match="compares four logits and the model has 3 classes; use suite 'pgd'"):
-        autoattack("apgd-t", tiny_network(3), ThreatModel(0.01), classes=3)
+        attack_of("apgd-t", tiny_network(3), ThreatModel(0.01), classes=3)
 
 
 def test_unknown_attack_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(UserError, match="did you mean 'apgd-t'"):
-        autoattack("apgdt", tiny_network(), ThreatModel(0.01), classes=10)
+        attack_of("apgdt", tiny_network(), ThreatModel(0.01), classes=10)

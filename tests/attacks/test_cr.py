@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from digit_models import EPSILON, held_out, trained
-from tests.reference.attacks import constraint_relaxation
 from torch import Tensor, nn
 
 from headstart.attacks import pgd
 from headstart.attacks.cr import cr_attack
 from headstart.core.threat import ThreatModel
 from headstart.errors import UserError
+from tests.attacks.digit_models import EPSILON, held_out, trained
+from tests.reference.attacks import constraint_relaxation
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -23,29 +23,28 @@ def right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         return model(x).argmax(1) == y
 
 
-def test_agrees_with_the_literal_attack(network: nn.Module, images: Tensor, labels: Tensor) -> None:
+def test_agrees_with_the_literal_attack(
+    network: nn.Module, images: Tensor, labels: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     epsilon = 4.5 / 255
     # In double precision: a sign near zero would magnify what one image and several round differently.
     network.double()
     x, y = images[18:].double(), labels[18:]  # the last five are labelled wrongly
-    x_adv = cr_attack(network, x, y, ThreatModel(epsilon), classes=10, rounds=2, generator=seeded(3))
+    x_adv = cr_attack(network, x, y, ThreatModel(epsilon), rounds=2, generator=seeded(3))
     expected = constraint_relaxation(network, x, y, epsilon, 10, seeded(3), rounds=2)
     torch.testing.assert_close(x_adv, expected, rtol=0, atol=1e-9)
-    fooled, quick = ~right(network, expected, y), ~right(network, constraint_relaxation_once(network, x, y, epsilon), y)
+    monkeypatch.setattr("headstart.attacks.cr.ITERATIONS", 0)  # leaves the short PGD with which the attack begins
+    short = cr_attack(network, x, y, ThreatModel(epsilon), generator=seeded(3))
+    fooled, quick = ~right(network, expected, y), ~right(network, short, y)
     assert quick.sum() < fooled.sum() < len(y), "the test needs samples that fall early, late and never"
     assert torch.equal(x_adv[-5:], x[-5:]), "what is wrong when clean is not attacked"
-
-
-def constraint_relaxation_once(model: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> Tensor:
-    """The short PGD with which the attack begins."""
-    return cr_attack(model, x, y, ThreatModel(epsilon), classes=1, generator=seeded(3))  # ln 1 is no target
 
 
 def test_is_at_least_as_strong_as_long_pgd_on_a_robust_model() -> None:
     model, threat = trained("pgd-at"), ThreatModel(EPSILON)
     x, y = held_out(80)
     long_pgd = right(model, pgd(model, x, y, threat, steps=50, alpha=EPSILON / 4, generator=seeded(0)), y)
-    relaxed = right(model, cr_attack(model, x, y, threat, classes=10, generator=seeded(0)), y)
+    relaxed = right(model, cr_attack(model, x, y, threat, generator=seeded(0)), y)
     assert 0.2 < relaxed.float().mean() <= long_pgd.float().mean()
     assert long_pgd.float().mean() < right(model, x, y).float().mean() - 0.1
 
@@ -56,7 +55,7 @@ def test_stays_inside_the_threat_model(network: nn.Module, images: Tensor, class
     few = nn.Sequential(network, Columns(classes))
     y = few(images).argmax(1)
     state = torch.get_rng_state()
-    x_adv = cr_attack(few, images, y, ThreatModel(epsilon), classes=classes, rounds=1, generator=seeded(0))
+    x_adv = cr_attack(few, images, y, ThreatModel(epsilon), rounds=1, generator=seeded(0))
     assert torch.equal(state, torch.get_rng_state())
     assert x_adv.min() >= 0
     assert x_adv.max() <= 1
@@ -80,7 +79,7 @@ def test_images_that_are_misclassified_cost_one_pass(network: nn.Module, images:
     wrong = (network(images).argmax(1) + 1) % 10
     calls = []
     network.register_forward_hook(lambda *_: calls.append(1))
-    assert torch.equal(cr_attack(network, images, wrong, ThreatModel(0.1), classes=10), images)
+    assert torch.equal(cr_attack(network, images, wrong, ThreatModel(0.1)), images)
     assert len(calls) == 1
 
 
@@ -95,4 +94,4 @@ def test_what_it_cannot_do_is_refused(
     network: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, rounds: int, said: str
 ) -> None:
     with pytest.raises(UserError, match=said):
-        cr_attack(network, images, labels, threat, classes=10, rounds=rounds)
+        cr_attack(network, images, labels, threat, rounds=rounds)

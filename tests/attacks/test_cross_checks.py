@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from attack_models import Wrapped
-from digit_models import EPSILON, held_out, trained
-from tests.reference import attacks as literal
 from torch import Tensor, nn
 
 from headstart.attacks import fgsm, pgd
-from headstart.attacks.autoattack import autoattack
+from headstart.attacks.autoattack import attack_of
 from headstart.core.threat import ThreatModel
+from tests.attacks.attack_models import Wrapped
+from tests.attacks.digit_models import EPSILON, held_out, trained
+from tests.reference import attacks as literal
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -61,7 +61,7 @@ def test_apgd_of_autoattack_agrees_with_the_literal_one() -> None:
     x, y = held_out(24)
     right = ~fooled(model, x, y)
     x, y = x[right], y[right]
-    x_adv = autoattack("apgd-ce", model, threat, classes=10, seed=5)(x, y)
+    x_adv = attack_of("apgd-ce", model, threat, classes=10, seed=5)(x, y)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         start = 2 * torch.rand(x.shape) - 1

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from attack_models import Linear
 from torch import Tensor, nn
 
 from headstart.attacks import fgsm, pgd
 from headstart.attacks.scores import input_gradient, margin
 from headstart.core.threat import ThreatModel
 from headstart.errors import UserError
+from tests.attacks.attack_models import Linear
 
 Attack = Callable[..., Tensor]
 

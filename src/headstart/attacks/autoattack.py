@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from headstart.attacks.remembering import Remembering
 from headstart.core.threat import ThreatModel
-from headstart.errors import UserError, extra, unknown
+from headstart.errors import SettingError, extra, unknown
 
 if TYPE_CHECKING:
     from pyautoattack import AutoAttack
@@ -36,7 +37,58 @@ def targets(classes: int) -> int:
     return min(9, classes - 1)
 
 
+@torch.no_grad()
 def autoattack(
+    model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, version: str = "standard", seed: int = 0
+) -> Tensor:
+    """AutoAttack (Croce & Hein, 2020, arXiv:2003.01690): each attack on the images that those before it left correct.
+
+    Args:
+        model: maps fp32 images (B, C, H, W) in [0, 1] to logits (B, K); in evaluation mode.
+        x: images, fp32 (B, C, H, W) in [0, 1].
+        y: labels, int64 (B,).
+        threat: the threat model.
+        version: "standard", or "rand" for models with random forward passes.
+        seed: AutoAttack's seed; the global random generators are left as they were.
+
+    Returns:
+        Adversarial examples inside the threat model, of the shape of ``x``; images that nothing breaks as they are.
+
+    Raises:
+        SettingError: unknown version, a norm AutoAttack is not set up for, or too few classes.
+    """
+    if version not in VERSIONS:
+        raise unknown("version of AutoAttack", version, VERSIONS)
+    x_adv, logits = x.clone(), model(x)
+    attacks = [
+        attack_of(name, model, threat, classes=logits.shape[1], seed=seed, device=x.device, version=version)
+        for name in VERSIONS[version]
+    ]
+    left = (logits.argmax(1) == y).nonzero().squeeze(1)
+    with _frozen(model), torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
+        for attack in attacks:
+            if len(left):
+                delta = threat.project(attack(x[left], y[left]) - x[left])
+                found = x[left] + threat.box(x[left], delta)
+                stands = model(found).argmax(1) == y[left]
+                x_adv[left[~stands]] = found[~stands]
+                left = left[stands]
+    return x_adv
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Inside, no parameter gets a gradient, which FAB would give them."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in trainable:
+            p.requires_grad_()
+
+
+def attack_of(
     name: str,
     model: nn.Module,
     threat: ThreatModel,
@@ -47,7 +99,7 @@ def autoattack(
     version: str = "standard",
     remember: bool = False,
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """One attack of AutoAttack (Croce & Hein, 2020, arXiv:2003.01690), as it is set up there.
+    """One attack of AutoAttack, as it is set up there, for batches.
 
     Run on batches of what the previous attacks left correct, in order and with the same seed, the attacks give
     what ``run_standard_evaluation`` gives. The global random generators are seeded anew for each batch.
@@ -70,7 +122,7 @@ def autoattack(
         The attack, from images (B, C, H, W) and labels (B,) to adversarial examples of the same shape.
 
     Raises:
-        UserError: unknown attack, a norm AutoAttack is not set up for, or too few classes for the attack.
+        SettingError: unknown attack, a norm AutoAttack is not set up for, or too few classes for the attack.
     """
     if version not in VERSIONS:
         raise unknown("version of AutoAttack", version, VERSIONS)
@@ -80,7 +132,7 @@ def autoattack(
     if classes < needed:
         numeral = {4: "four", 3: "three"}[needed]
         kind = "targeted loss" if name == "apgd-t" else "logit-ratio loss"
-        raise UserError(
+        raise SettingError(
             f"AutoAttack's {kind} compares {numeral} logits and the model has {classes} classes; use suite 'pgd'"
         )
     whole = _set_up(model, threat, seed, device, version)
@@ -111,7 +163,7 @@ def highest_loss(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """APGD-CE's points of highest cross-entropy, whether they fool the model or not: examples for another model.
 
-    Arguments, result and errors are those of ``autoattack``; the random starts come from the global generators.
+    Arguments, result and errors are those of ``attack_of``; the random starts come from the global generators.
     """
     whole = _set_up(model, threat, seed, device, "standard")
     whole.apgd.loss = "ce"
@@ -128,7 +180,7 @@ def _set_up(model: nn.Module, threat: ThreatModel, seed: int, device: torch.devi
     with extra("evaluate"):
         from pyautoattack import AutoAttack
     if threat.norm not in _NORMS:
-        raise UserError(f"AutoAttack is not set up for norm {threat.norm!r} (allowed: {', '.join(_NORMS)})")
+        raise SettingError(f"AutoAttack is not set up for norm {threat.norm!r} (allowed: {', '.join(_NORMS)})")
 
     def logits(x: Tensor) -> Tensor:
         out: Tensor = model(x)

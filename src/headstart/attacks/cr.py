@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from headstart.attacks.scores import Score, cross_entropy, input_gradient, margin
 from headstart.core.threat import ThreatModel
-from headstart.errors import UserError
+from headstart.errors import SettingError
 
 ITERATIONS, PERIOD, ROUNDS = 150, 30, 5
 RELAXED, HOPELESS, SHRINK = PERIOD // 3, 2 * PERIOD // 3 - 1, 2 * PERIOD // 3
@@ -25,7 +25,6 @@ def cr_attack(
     y: Tensor,
     threat: ThreatModel,
     *,
-    classes: int,
     rounds: int = ROUNDS,
     generator: Generator | None = None,
 ) -> Tensor:
@@ -43,20 +42,19 @@ def cr_attack(
         x: images, fp32 (B, C, H, W) in [0, 1].
         y: labels, int64 (B,).
         threat: the threat model; norm linf.
-        classes: number of classes K, of which each sample's ceil(ln K) likeliest wrong ones become its targets.
-        rounds: over all targets.
+        rounds: over each sample's targets, the ceil(ln K) likeliest wrong classes.
         generator: source of the random starts, on the device of ``x``; the global one where None.
 
     Returns:
         Adversarial examples inside the threat model, of the shape of ``x``.
 
     Raises:
-        UserError: a norm other than linf, or no rounds.
+        SettingError: a norm other than linf, or no rounds.
     """
     if threat.norm != "linf":
-        raise UserError(f"the CR attack is for norm linf, not {threat.norm!r}; AutoAttack is for both")
+        raise SettingError(f"the CR attack is for norm linf, not {threat.norm!r}; AutoAttack is for both")
     if rounds < 1:
-        raise UserError(f"the CR attack has {rounds} rounds; it must have at least 1")
+        raise SettingError(f"the CR attack has {rounds} rounds; it must have at least 1")
     x_adv = x.clone()
     left = (margin(model(x), y) <= 0).nonzero().squeeze(1)
     if len(left) == 0:
@@ -66,8 +64,23 @@ def cr_attack(
     standing = margin(logits, y[left]) <= 0
     left, logits = left[standing], logits[standing]
     wrong_first = logits.scatter(1, y[left].unsqueeze(1), float("-inf")).argsort(1, descending=True)
-    targets = wrong_first[:, : math.ceil(math.log(classes))]  # (L, T)
+    targets = wrong_first[:, : math.ceil(math.log(logits.shape[1]))]  # (L, T)
+    _rounds(model, x, y, threat, x_adv, left, targets, rounds, generator)
+    return x_adv
 
+
+def _rounds(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    x_adv: Tensor,
+    left: Tensor,
+    targets: Tensor,
+    rounds: int,
+    generator: Generator | None,
+) -> None:
+    """Put what fools the model into ``x_adv``, for the rows ``left`` (L,) with their ``targets`` (L, T)."""
     fooled = torch.zeros_like(left, dtype=torch.bool)
     tried = torch.ones_like(targets, dtype=torch.bool)
     for _ in range(rounds):
@@ -81,7 +94,6 @@ def cr_attack(
                 )
                 x_adv[rows] = torch.where(fooled[work].view(-1, 1, 1, 1), found, x_adv[rows])
         tried = promising
-    return x_adv
 
 
 def _short_pgd(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: Generator | None) -> Tensor:

@@ -8,17 +8,15 @@ from typing import Optional
 
 from jsonargparse import ArgumentParser, Namespace
 
+from headstart.commands.flags import add_fields, given
+from headstart.evaluation.settings import EvaluationSettings
+
 
 def add_arguments(sub: ArgumentParser) -> None:
     """The flags of the command."""
     sub.add_argument("a", type=str, help="run folder, JSON file of an evaluation, or what headstart evaluate takes")
     sub.add_argument("b", type=str, help="the same, of the other model")
-    sub.add_argument("--suite", type=Optional[str], default=None, help="default: that of the records, else quick")
-    sub.add_argument("--n", type=Optional[int], default=None, help="only the first n test images")
-    sub.add_argument("--epsilon", type=Optional[str], default=None, help="pixel fraction such as 8/255")
-    sub.add_argument("--data", type=Optional[str], default=None, help="default: what the weights were trained on")
-    sub.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
-    sub.add_argument("--seed", type=int, default=0, help="of attacks and bootstrap")
+    add_fields(sub, EvaluationSettings, only=("suite", "n", "epsilon", "data", "device", "seed"))
     sub.add_argument("--out", type=Optional[Path], default=None, help="JSON file")
 
 
@@ -27,8 +25,7 @@ def run(options: Namespace) -> int:
     from headstart.evaluation.compare import compare
     from headstart.runs.files import write_text
 
-    settings = {k: v for k, v in options.as_dict().items() if k not in ("a", "b", "out")}
-    compared = compare(options.a, options.b, **settings)
+    compared = compare(options.a, options.b, **given(options, EvaluationSettings))
     if options.out is not None:
         write_text(options.out, json.dumps(compared.to_json(), indent=2) + "\n")
     print(f"suite {compared.suite}, {compared.n} images, epsilon {compared.epsilon:.4g}, norm {compared.norm}")

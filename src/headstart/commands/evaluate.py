@@ -5,52 +5,84 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from jsonargparse import ArgumentParser, Namespace
 
-from headstart.commands.subject import add_subject
+from headstart.commands.flags import add_fields, given
+from headstart.errors import SettingError
+from headstart.evaluation.settings import EvaluationSettings
+from headstart.runs.folder import RunFolder, partial_of
+
+if TYPE_CHECKING:
+    from headstart.evaluation.result import Evaluation
+
+SOURCE = "run folder, weights file, hub:OWNER/NAME or module:callable"
 
 
 def add_arguments(sub: ArgumentParser) -> None:
     """The flags of the command."""
-    add_subject(sub)
-    sub.add_argument("--suite", type=str, default="standard", help="headstart list suites")
-    sub.add_argument("--devices", type=int, default=1, help="processes that share the work; the numbers stay the same")
-    sub.add_argument("--search_precision", type=str, default="fp32", help="fp32, tf32 or bf16; verdicts are fp32")
-    sub.add_argument("--transfer_from", type=Optional[str], default=None, help="second model, for suite full")
+    sub.add_argument("source", type=Optional[str], nargs="?", default=None, help=SOURCE)
+    add_fields(sub, EvaluationSettings)
     sub.add_argument("--save_examples", type=Optional[Path], default=None, help=".safetensors for the worst examples")
     sub.add_argument("--out", type=Optional[Path], default=None, help="JSON file; default evaluation.json in the run")
+    sub.add_argument(
+        "--replay", type=Optional[Path], default=None, metavar="FILE",
+        help="evaluate anew with the settings of this record; 0 where every verdict is the recorded one, else 1",
+    )  # fmt: skip
 
 
 def run(options: Namespace) -> int:
     """Run it; the exit code."""
-    from headstart.core import distributed
-    from headstart.evaluation.evaluate import evaluate
-    from headstart.runs.files import check_writable, write_text
-
-    settings = {k: v for k, v in options.as_dict().items() if k not in ("source", "out")}
+    asked = {**given(options, EvaluationSettings), "save_examples": options.save_examples}
+    if options.replay is not None:
+        return _replay(options, asked)
+    if options.source is None:
+        raise SettingError("evaluate needs SOURCE (headstart evaluate --help)")
     out = options.out
     if out is None and Path(options.source).is_dir():
-        out = Path(options.source) / "evaluation.json"
-    if out is not None:
-        check_writable(out)
-    partial = None if out is None else out.with_suffix(".partial.safetensors")
+        out = RunFolder(Path(options.source)).evaluation
+    return _evaluate(options.source, out, asked)
+
+
+def _evaluate(source: str, out: Path | None, asked: dict[str, Any]) -> int:
+    from headstart.evaluation.evaluate import evaluate, evaluate_into
+
     try:
-        record = evaluate(options.source, partial=partial, **settings).to_json()
+        found = evaluate(source, **asked) if out is None else evaluate_into(out, source, **asked)
     except KeyboardInterrupt:
-        kept = partial is not None and partial.exists()
+        kept = out is not None and partial_of(out).exists()
         remedy = "the same command continues after the last finished attack" if kept else "no attack was finished"
         print(f"headstart: interrupted; {remedy}", file=sys.stderr)
         return 130
-    if distributed.rank() > 0:
-        return 0
-    if out is not None:
-        write_text(out, json.dumps(record, indent=2) + "\n")
-    for name, accuracy in [("clean", record["clean"]), *record["attacks"].items()]:
-        print(f"{name:>12}  {accuracy:.2%}")
-    measured = f"{record['suite']}, {record['n']} images, {record['seconds']:.0f} s"
-    print(f"{'robust':>12}  {record['robust']:.2%}  ({measured})")
-    for warning in record["warnings"]:
-        print(f"warning: {warning}")
+    _print(found)
     return 0
+
+
+def _replay(options: Namespace, asked: dict[str, Any]) -> int:
+    from headstart.core import distributed
+    from headstart.evaluation.replay import replay
+    from headstart.runs.files import check_writable, write_text
+
+    if options.out is not None:
+        check_writable(options.out)
+    replayed = replay(options.replay, options.source, **asked)
+    _print(replayed.now)
+    if distributed.rank() == 0:
+        print(f"{options.replay}: {replayed.verdict}")
+        if options.out is not None:
+            write_text(options.out, json.dumps(replayed.now.to_json(), indent=2) + "\n")
+    return 0 if replayed.agrees else 1
+
+
+def _print(found: Evaluation) -> None:
+    """The accuracies and warnings, by the first process."""
+    from headstart.core import distributed
+
+    if distributed.rank() > 0:
+        return
+    for name, accuracy in [("clean", found.clean), *found.attacks.items()]:
+        print(f"{name:>12}  {accuracy:.2%}")
+    print(f"{'robust':>12}  {found.robust:.2%}  ({found.suite}, {found.n} images, {found.seconds:.0f} s)")
+    for warning in found.warnings:
+        print(f"warning: {warning}")

@@ -67,13 +67,13 @@ def _models() -> list[dict[str, str]]:
 
 
 def _attacks() -> list[dict[str, str]]:
-    from headstart.evaluation.measure import ATTACKS
+    from headstart.evaluation.suites import ATTACKS
 
     return _named({name: attack.summary for name, attack in ATTACKS.items()})
 
 
 def _suites() -> list[dict[str, str]]:
-    from headstart.evaluation.measure import SUITES
+    from headstart.evaluation.suites import SUITES
 
     return _named({name: suite.summary for name, suite in SUITES.items()})
 

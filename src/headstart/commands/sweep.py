@@ -8,13 +8,16 @@ from typing import Optional
 
 from jsonargparse import ArgumentParser, Namespace
 
-from headstart.commands.subject import add_subject
+from headstart.commands.evaluate import SOURCE
+from headstart.commands.flags import add_fields, given
+from headstart.evaluation.settings import NOT_SWEPT, EvaluationSettings
+from headstart.runs.folder import RunFolder
 
 
 def add_arguments(sub: ArgumentParser) -> None:
     """The flags of the command."""
-    add_subject(sub)
-    sub.add_argument("--suite", type=str, default="pgd", help="headstart list suites")
+    sub.add_argument("source", type=str, help=SOURCE)
+    add_fields(sub, EvaluationSettings, skip=NOT_SWEPT)
     sub.add_argument("--out", type=Optional[Path], default=None, help="JSON file; default sweep.json in the run")
 
 
@@ -23,11 +26,10 @@ def run(options: Namespace) -> int:
     from headstart.evaluation.sweep import sweep
     from headstart.runs.files import write_text
 
-    settings = {k: v for k, v in options.as_dict().items() if k not in ("source", "out")}
-    record = sweep(options.source, **settings).to_json()
+    record = sweep(options.source, **given(options, EvaluationSettings)).to_json()
     out = options.out
     if out is None and Path(options.source).is_dir():
-        out = Path(options.source) / "sweep.json"
+        out = RunFolder(Path(options.source)).sweep
     if out is not None:
         write_text(out, json.dumps(record, indent=2) + "\n")
     print(f"{'epsilon':>12}  accuracy ({record['suite']}, {record['n']} images, {record['seconds']:.0f} s)")

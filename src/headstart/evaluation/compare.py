@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from headstart.errors import UserError, extra
+from headstart.errors import DataError, SettingError, extra
+from headstart.evaluation.stored import Record, read_record
 from headstart.fields import pixel_fraction
+from headstart.runs.folder import EVALUATION, RunFolder
 
 with extra("evaluate"):
     from scipy import stats
-
-Record = dict[str, Any]
 
 LEVEL = 0.95
 RESAMPLES = 9_999
@@ -82,18 +81,9 @@ def compare_records(a: Record, b: Record, names: tuple[str, str] = ("A", "B"), s
         seed: of the bootstrap.
 
     Raises:
-        UserError: a record lacks the results of each image, or the two were measured differently.
+        DataError: a record lacks the results of each image, or the two were measured differently.
     """
-    for record, name in zip((a, b), names, strict=True):
-        if lacking := [key for key in (*MUST_AGREE, "broken_by") if key not in record]:
-            raise UserError(f"{name} has no {lacking[0]!r}: it does not say what became of which image; evaluate again")
-    for key, kind in MUST_AGREE.items():
-        if a[key] != b[key]:
-            values = "" if key == "images" else f" ({a[key]} and {b[key]})"
-            raise UserError(
-                f"{names[0]} and {names[1]} were measured on different {kind}{values}; give --suite and --n to "
-                "evaluate both alike"
-            )
+    _check_alike(a, b, names)
     robust_a, robust_b = (np.array([attack is None for attack in record["broken_by"]]) for record in (a, b))
     only_a, only_b = int((robust_a & ~robust_b).sum()), int((robust_b & ~robust_a).sum())
     differences = robust_a.astype(float) - robust_b
@@ -118,6 +108,19 @@ def compare_records(a: Record, b: Record, names: tuple[str, str] = ("A", "B"), s
         p_value=p_value,
         better=("a" if only_a > only_b else "b") if shown else None,
     )
+
+
+def _check_alike(a: Record, b: Record, names: tuple[str, str]) -> None:
+    for record, name in zip((a, b), names, strict=True):
+        if lacking := [key for key in (*MUST_AGREE, "broken_by") if key not in record]:
+            raise DataError(f"{name} has no {lacking[0]!r}: it does not say what became of which image; evaluate again")
+    for key, kind in MUST_AGREE.items():
+        if a[key] != b[key]:
+            values = "" if key == "images" else f" ({a[key]} and {b[key]})"
+            raise DataError(
+                f"{names[0]} and {names[1]} were measured on different {kind}{values}; give suite and n to evaluate "
+                "both alike"
+            )
 
 
 def alike(records: Sequence[Record]) -> bool:
@@ -156,51 +159,40 @@ def compare(
         a, b: an evaluation's JSON file, a run folder, or whatever else ``evaluate`` takes.
         suite, n, epsilon: how to measure; a run whose record differs is evaluated anew. Where none is given, what is
             measured now is measured as the other's record says, or else by suite "quick" on all images.
-        data: for what is measured now; default what the model was trained on.
-        device, seed, progress: as in ``evaluate``.
+        data, device, progress: of what is measured now, as in ``evaluate``.
+        seed: of the attacks and of the bootstrap.
 
     Raises:
         UserError: see ``compare_records`` and ``evaluate``; a JSON file that is no evaluation, or not as asked.
     """
-    asked: dict[str, Any] = {"suite": suite, "n": n, "epsilon": None if epsilon is None else pixel_fraction(epsilon)}
+    asked: Record = {"suite": suite, "n": n, "epsilon": None if epsilon is None else pixel_fraction(epsilon)}
     stored = [_stored(source) for source in (a, b)]
     if not any(asked.values()) and None in stored:
         asked |= {key: record.get(key) for record in stored if record is not None for key in (*asked, "norm")}
+    how = {"data": data, "device": device, "seed": seed, "progress": progress}
+    records = [_as_asked(source, record, asked, how) for source, record in zip((a, b), stored, strict=True)]
+    return compare_records(records[0], records[1], (str(a), str(b)), seed)
 
-    def record_of(source: str | Path, record: Record | None) -> Record:
-        differing = [key for key, value in asked.items() if record is not None and value not in (None, record.get(key))]
-        if record is not None and not differing:
-            return record
-        if record is not None and Path(source).suffix == ".json":
-            key = differing[0]
-            raise UserError(
-                f"{source} is of {key} {record.get(key)}, not {asked[key]}; name the run to evaluate it anew"
-            )
-        from headstart.evaluation.evaluate import evaluate
 
-        return evaluate(
-            source,
-            data=data,
-            device=device,
-            seed=seed,
-            progress=progress,
-            **asked | {"suite": asked["suite"] or "quick"},
-        ).to_json()
+def _as_asked(source: str | Path, record: Record | None, asked: Record, how: Record) -> Record:
+    """The record of a source where it was measured as asked; else that of an evaluation made now."""
+    differing = [key for key, value in asked.items() if record is not None and value not in (None, record.get(key))]
+    if record is not None and not differing:
+        return record
+    if record is not None and Path(source).suffix == ".json":
+        key = differing[0]
+        raise SettingError(
+            f"{source} is of {key} {record.get(key)}, not {asked[key]}; name the run to evaluate it anew"
+        )
+    from headstart.evaluation.evaluate import evaluate  # here, since comparing records must not take loading torch
 
-    records = [record_of(source, record) for source, record in zip((a, b), stored, strict=True)]
-    return compare_records(records[0], records[1], (str(a), str(b)))
+    return evaluate(source, **how, **asked | {"suite": asked["suite"] or "quick"}).to_json()
 
 
 def _stored(source: str | Path) -> Record | None:
     """The record of an evaluation in a JSON file or a run folder; None where the source is neither."""
     path = Path(source)
-    path = path / "evaluation.json" if path.is_dir() else path
-    if path.suffix != ".json" or (path.name == "evaluation.json" and not path.exists()):
+    path = RunFolder(path).evaluation if path.is_dir() else path
+    if path.suffix != ".json" or (path.name == EVALUATION and not path.exists()):
         return None
-    try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as the JSON of an evaluation: {error}") from error
-    if not isinstance(record, dict) or "robust" not in record:
-        raise UserError(f"{path} is no evaluation; make one with headstart evaluate ... --out {path.name}")
-    return record
+    return read_record(path)

@@ -10,7 +10,27 @@ from torch import Tensor
 
 from headstart.core import distributed
 from headstart.evaluation.verdict import Verdict
-from headstart.evaluation.warnings import Evidence
+
+
+@dataclass
+class Evidence:
+    """What an evaluation saw.
+
+    Attributes:
+        classes: number of classes.
+        clean: bool (N,), classified correctly.
+        saturated: bool (N,), the cross-entropy of the clean image is exactly zero in float32.
+        robust: bool (N,), withstood every attack of the suite.
+        broken: for each attack, bool (N,), broken by it; False for samples it was not run on.
+        left: for each attack, bool (N,), correct under it; under it and those before it for AutoAttack's.
+    """
+
+    classes: int
+    clean: Tensor
+    saturated: Tensor
+    robust: Tensor
+    broken: dict[str, Tensor] = field(default_factory=dict)
+    left: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass

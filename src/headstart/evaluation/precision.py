@@ -8,18 +8,13 @@ from typing import Any
 
 import torch
 
-from headstart.errors import UserError, unknown
-
-SEARCH_PRECISIONS = ("fp32", "tf32", "bf16")
-"""What attacks may search in. Verdicts are in float32 always."""
+from headstart.errors import SettingError
 
 
 def check_search_precision(name: str, device: torch.device) -> None:
-    """UserError where attacks cannot search in this precision on this device."""
-    if name not in SEARCH_PRECISIONS:
-        raise unknown("search_precision", name, SEARCH_PRECISIONS)
+    """SettingError where attacks cannot search in this precision on this device."""
     if name == "tf32" and device.type != "cuda":
-        raise UserError(f"search_precision tf32 is for CUDA, not {device.type}; use bf16 or fp32")
+        raise SettingError(f"search_precision tf32 is for CUDA, not {device.type}; use bf16 or fp32")
 
 
 def _switches(tf32: bool) -> list[tuple[Any, str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from headstart.core import distributed
 from headstart.evaluation.outcome import Outcome
 from headstart.runs.environment import package_version
 from headstart.runs.files import save_weights
+
+logger = logging.getLogger(__name__)
 
 
 def fingerprint(models: Sequence[nn.Module | None], tensors: Sequence[Tensor], settings: dict[str, Any]) -> str:
@@ -37,7 +39,7 @@ def checksum(tensors: Sequence[Tensor], text: str = "") -> str:
 
 
 class Partial:
-    """The finished attacks of an evaluation, on disk until it is complete. Only the first process writes.
+    """The finished attacks of an evaluation, on disk until its record is stored. Only the first process writes.
 
     Args:
         path: a .safetensors file; None keeps nothing.
@@ -56,10 +58,10 @@ class Partial:
                 kept = json.loads((stored.metadata() or {}).get("evaluation", "{}"))
                 tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
         except SafetensorError as error:
-            self._say(f"{self.path} cannot be read ({error}); the evaluation starts anew")
+            logger.warning(f"{self.path} cannot be read ({error}); the evaluation starts anew")
             return
         if kept.get("mark") != self.mark:
-            self._say(f"{self.path} is of another model, data or settings; the evaluation starts anew")
+            logger.warning(f"{self.path} is of another model, data or settings; the evaluation starts anew")
             return
         outcome.seconds = kept["seconds"]
         outcome.margin, outcome.predicted = tensors["margin"], tensors["predicted"]
@@ -68,7 +70,7 @@ class Partial:
         evidence.robust = tensors["robust"]
         evidence.broken = {name: tensors[f"broken.{name}"] for name in outcome.seconds}
         evidence.left = {name: tensors[f"left.{name}"] for name in outcome.seconds}
-        self._say(f"continuing after {', '.join(outcome.seconds)} ({self.path})")
+        logger.info(f"continuing after {', '.join(outcome.seconds)} ({self.path})")
 
     def save(self, outcome: Outcome) -> None:
         """Keep the outcome, atomically."""
@@ -82,12 +84,3 @@ class Partial:
             tensors["examples"] = outcome.examples
         kept = json.dumps({"mark": self.mark, "seconds": outcome.seconds})
         save_weights(self.path, tensors, {"evaluation": kept})
-
-    def remove(self) -> None:
-        """The evaluation is complete."""
-        if self.path is not None and distributed.rank() == 0:
-            self.path.unlink(missing_ok=True)
-
-    def _say(self, line: str) -> None:
-        if distributed.rank() == 0:
-            print(f"headstart: {line}", file=sys.stderr)

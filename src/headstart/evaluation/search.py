@@ -11,9 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from headstart.attacks.scores import input_gradient, margin
 from headstart.core.threat import ThreatModel
-
-ROUNDING = 1e-4
-"""Differences of logits below this share of the largest are rounding; batch sizes and layouts alone make 1e-6."""
+from headstart.evaluation.probe import differs
 
 
 class Bfloat16(nn.Module):
@@ -27,12 +25,6 @@ class Bfloat16(nn.Module):
         with torch.autocast(x.device.type, torch.bfloat16):
             logits: Tensor = self.model(x)
         return logits.float()
-
-
-@torch.no_grad()
-def differs(logits: Tensor, again: Tensor) -> bool:
-    """Whether two sets of logits (B, K) of the same images differ by more than rounding."""
-    return bool((logits - again).abs().max() > ROUNDING * logits.abs().max())
 
 
 def folded(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -> nn.Module | None:

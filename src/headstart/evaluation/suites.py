@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from headstart.attacks import autoattack
+from headstart.attacks.autoattack import attack_of, highest_loss, targets
 from headstart.attacks.cr import cr_attack
 from headstart.attacks.fgsm import fgsm
-from headstart.attacks.pgd import pgd
+from headstart.attacks.pgd import pgd, usual_step
 from headstart.core.threat import ThreatModel
+from headstart.errors import unknown
 
 BatchAttack = Callable[[Tensor, Tensor, Generator], Tensor]
 """From images (B, C, H, W), labels (B,) and the batch's own random numbers to adversarial examples (B, C, H, W)."""
@@ -82,33 +83,23 @@ class FGSM(Attack):
 
 @dataclass(frozen=True)
 class PGD(Attack):
-    """``pgd`` under a name, with the literature's step where it fits epsilon."""
+    """``pgd`` under a name."""
 
     steps: int = 20
     score: str = "ce"
     restarts: int = 1
 
-    def alpha(self, threat: ThreatModel) -> float:
-        """2/255 in the maximum norm for epsilon of 8/255 to 16/255, the range it was chosen for; else epsilon/4.
-
-        Ten steps of 2/255 do not cross a larger ball, and in a smaller one they jump from corner to corner.
-        """
-        usual = threat.norm == "linf" and 8 / 255 <= threat.epsilon <= 16 / 255
-        return 2 / 255 if usual else threat.epsilon / 4
-
     def settings(self, task: Task) -> str:
-        alpha = self.alpha(task.threat)
+        alpha = usual_step(task.threat)
         step = "2/255" if alpha == 2 / 255 else f"{255 * alpha:g}/255 (epsilon/4)"
         starts = "one uniform start" if self.restarts == 1 else f"{self.restarts} uniform starts"
         return f"{self.steps} steps of {step}, score {self.score}, {starts}, fooled samples frozen"
 
     def prepare(self, task: Task) -> BatchAttack:
-        alpha = self.alpha(task.threat)
-
         def attack(x: Tensor, y: Tensor, generator: Generator) -> Tensor:
             return pgd(
-                task.model, x, y, task.threat, steps=self.steps, alpha=alpha, restarts=self.restarts,
-                score=self.score, generator=generator,
+                task.model, x, y, task.threat, steps=self.steps, restarts=self.restarts, score=self.score,
+                generator=generator,
             )  # fmt: skip
 
         return attack
@@ -126,7 +117,7 @@ class CR(Attack):
 
     def prepare(self, task: Task) -> BatchAttack:
         def attack(x: Tensor, y: Tensor, generator: Generator) -> Tensor:
-            return cr_attack(task.model, x, y, task.threat, classes=task.classes, generator=generator)
+            return cr_attack(task.model, x, y, task.threat, generator=generator)
 
         return attack
 
@@ -142,13 +133,13 @@ class AutoAttackPart(Attack):
         return "is for random forward passes" if self.chain == "rand" and not task.random else None
 
     def settings(self, task: Task) -> str:
-        targets = f", {autoattack.targets(task.classes)} target classes" if self.name in ("apgd-t", "fab-t") else ""
+        aims = f", {targets(task.classes)} target classes" if self.name in ("apgd-t", "fab-t") else ""
         averaged = ", gradients averaged over 20 forward passes" if self.chain == "rand" else ""
-        return f"as in AutoAttack's version {self.chain}{targets}{averaged}"
+        return f"as in AutoAttack's version {self.chain}{aims}{averaged}"
 
     def prepare(self, task: Task) -> BatchAttack:
         assert self.chain is not None
-        attack = autoattack.autoattack(
+        attack = attack_of(
             self.name, task.model, task.threat, classes=task.classes, seed=task.seed, device=task.device,
             version=self.chain, remember=task.alone,
         )  # fmt: skip
@@ -167,7 +158,7 @@ class Transfer(Attack):
 
     def prepare(self, task: Task) -> BatchAttack:
         assert task.source is not None
-        attack = autoattack.highest_loss(task.source, task.threat, seed=task.seed, device=task.device)
+        attack = highest_loss(task.source, task.threat, seed=task.seed, device=task.device)
         return lambda x, y, generator: attack(x, y)
 
 
@@ -240,3 +231,14 @@ SUITES: dict[str, Suite] = {
         (*_STANDARD, "cr", "pgd-50-10", "transfer", "apgd-ce-rand", "apgd-dlr-rand"),
     ),
 }
+
+
+def find_suite(name: str) -> Suite:
+    """The suite of this name.
+
+    Raises:
+        SettingError: there is none.
+    """
+    if name not in SUITES:
+        raise unknown("suite", name, SUITES)
+    return SUITES[name]

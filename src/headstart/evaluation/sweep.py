@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from headstart.core.threat import NORMS, ThreatModel
-from headstart.errors import UserError
-from headstart.evaluation.evaluate import find_subject, pick_device
-from headstart.evaluation.measure import evaluate_model
+from headstart.errors import SettingError
+from headstart.evaluation.devices import pick_device
+from headstart.evaluation.evaluate import device_of, evaluate_model
+from headstart.evaluation.settings import NOT_SWEPT, EvaluationSettings, settings_from
+from headstart.evaluation.subject import Source, find_subject
 from headstart.evaluation.warnings import caution
 from headstart.runs.environment import environment
 
+logger = logging.getLogger(__name__)
+
+SUITE = "pgd"
+"""That sweeps measure with where none is named."""
 MULTIPLES = (1 / 8, 1 / 4, 1 / 2, 1, 3 / 2, 2, 3, 4)
 """Of the model's own epsilon; 1, 2, 4, 8, 12, 16, 24 and 32/255 where that is 8/255."""
 STANDING = 0.05
@@ -57,18 +62,37 @@ class Sweep:
         return asdict(self)
 
 
+def sweep(source: Source, *, data: Any = None, progress: bool = True, **fields: Any) -> Sweep:
+    """``sweep_model`` on what ``evaluate`` would evaluate.
+
+    Args:
+        fields: settings as ``evaluate`` takes them, less ``NOT_SWEPT``; suite is pgd by default.
+
+    Raises:
+        UserError: see ``evaluate`` and ``sweep_model``.
+    """
+    for name in NOT_SWEPT:
+        if name in fields:
+            raise SettingError(f"{name} is a setting of an evaluation, not of a sweep; leave it out")
+    settings = settings_from({"suite": SUITE, **fields}, data=data)
+    hardware = pick_device(settings.device)
+    subject = find_subject(source, settings, None if isinstance(data, str) else data)
+    return sweep_model(
+        subject.network, *subject.test.tensors(), subject.threat, settings, device=hardware, total=subject.total,
+        progress=progress,
+    )  # fmt: skip
+
+
 def sweep_model(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
     threat: ThreatModel,
-    suite: str = "pgd",
+    settings: EvaluationSettings,
     *,
-    batch_size: int | None = None,
-    device: torch.device | str = "cpu",
-    seed: int = 0,
-    progress: bool = True,
+    device: torch.device | str | None = None,
     total: int | None = None,
+    progress: bool = True,
 ) -> Sweep:
     """Attack at an eighth of the threat model's epsilon and so on up to four times as much.
 
@@ -77,9 +101,10 @@ def sweep_model(
     Args and errors are those of ``evaluate_model``; besides, an epsilon of 0 is refused.
     """
     if threat.epsilon == 0:
-        raise UserError("epsilon is 0; a sweep needs one above 0, such as 8/255, to scale its sizes to")
+        raise SettingError("epsilon is 0; a sweep needs one above 0, such as 8/255, to scale its sizes to")
     started = time.perf_counter()
-    sizes = sorted({min(m * threat.epsilon, NORMS[threat.norm].largest) for m in MULTIPLES})
+    device = torch.device(device) if device is not None else device_of(model)
+    sizes = _sizes(threat)
     broken_at: list[float | None] = [None] * len(x)
     warnings: list[str] = []
     left = torch.arange(len(x))
@@ -87,10 +112,7 @@ def sweep_model(
         if len(left) == 0:
             break
         at_size = ThreatModel(size, threat.norm)
-        result = evaluate_model(
-            model, x[left], y[left], at_size, suite, batch_size=batch_size, device=device, seed=seed, progress=False,
-            total=total,
-        )  # fmt: skip
+        result = evaluate_model(model, x[left], y[left], at_size, settings, device=device, total=total, progress=False)
         if size == sizes[0]:  # later ones see only what is left, which is no fair sample
             warnings = result.warnings
         for row, attack in zip(left.tolist(), result.broken_by, strict=True):
@@ -98,58 +120,43 @@ def sweep_model(
                 broken_at[row] = 0.0 if attack == "clean" else size
         left = left[torch.tensor([attack is None for attack in result.broken_by])]
         if progress:
-            print(f"epsilon {size:.4f}  accuracy {len(left) / len(x):.2%}", file=sys.stderr)
-    epsilons = [0.0, *sizes]
-    accuracies = [sum(at is None or at > size for at in broken_at) / len(x) for size in epsilons]
+            logger.info(f"epsilon {size:.4f}  accuracy {len(left) / len(x):.2%}")
+    return _sweep_of(settings.suite, threat, broken_at, warnings, time.perf_counter() - started, device)
+
+
+def _sizes(threat: ThreatModel) -> list[float]:
+    """Ascending; the whole range of pixels at most."""
+    return sorted({min(multiple * threat.epsilon, NORMS[threat.norm].largest) for multiple in MULTIPLES})
+
+
+def _sweep_of(
+    suite: str,
+    threat: ThreatModel,
+    broken_at: list[float | None],
+    warnings: list[str],
+    seconds: float,
+    device: torch.device,
+) -> Sweep:
+    """The record, with the warning that the whole curve may deserve."""
+    epsilons = [0.0, *_sizes(threat)]
+    accuracies = [sum(at is None or at > size for at in broken_at) / len(broken_at) for size in epsilons]
     if accuracies[-1] > STANDING:
-        warnings.append(
-            caution(
-                "accuracy-that-does-not-reach-zero",
-                f"at epsilon {sizes[-1]:.3g}, {sizes[-1] / threat.epsilon:.3g} times the model's own, "
-                f"{accuracies[-1]:.1%} of the images withstand suite {suite!r}: its attacks fail for another reason "
-                "than robustness",
-            )
+        last, times = epsilons[-1], epsilons[-1] / threat.epsilon
+        standing = caution(
+            "accuracy-that-does-not-reach-zero",
+            f"at epsilon {last:.3g}, {times:.3g} times the model's own, {accuracies[-1]:.1%} of the images withstand "
+            f"suite {suite!r}: its attacks fail for another reason than robustness",
         )
+        warnings = [*warnings, standing]
     return Sweep(
         suite=suite,
-        n=len(x),
+        n=len(broken_at),
         norm=threat.norm,
         epsilon=threat.epsilon,
         epsilons=epsilons,
         accuracies=accuracies,
         broken_at=broken_at,
         warnings=warnings,
-        seconds=time.perf_counter() - started,
-        environment=environment(torch.device(device)),
+        seconds=seconds,
+        environment=environment(device),
     )
-
-
-def sweep(
-    source: str | Path | nn.Module,
-    *,
-    suite: str = "pgd",
-    data: Any = None,
-    image_size: int | None = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
-    n: int | None = None,
-    epsilon: float | str | None = None,
-    norm: str | None = None,
-    model: str | None = None,
-    model_args: dict[str, Any] | None = None,
-    batch_size: int | None = None,
-    device: str = "auto",
-    seed: int = 0,
-    progress: bool = True,
-) -> Sweep:
-    """``sweep_model`` on what ``evaluate`` would evaluate; arguments and errors are those of ``evaluate``."""
-    hardware = pick_device(device)
-    tested = find_subject(
-        source, data=data, image_size=image_size, image_column=image_column, label_column=label_column, n=n,
-        epsilon=epsilon, norm=norm, model=model, model_args=model_args,
-    )  # fmt: skip
-    x, y = tested.test.tensors()
-    return sweep_model(
-        tested.network, x, y, tested.threat, suite, batch_size=batch_size, device=hardware, seed=seed,
-        progress=progress, total=tested.total,
-    )  # fmt: skip

@@ -9,6 +9,11 @@ WEIGHTS, CONFIG, EVALUATION = "model.safetensors", "config.yaml", "evaluation.js
 EVERY_EPOCH = "epoch-*.pt"
 
 
+def partial_of(record: Path) -> Path:
+    """Where the finished attacks of an evaluation are kept until its record is written."""
+    return record.with_suffix(".partial.safetensors")
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Where the files of a run are, whether they exist or not.

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from attack_models import Wrapped, linear_task
 from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
 from headstart.attacks.remembering import Remembering
 from headstart.core.threat import ThreatModel
 from headstart.errors import UserError
-from headstart.evaluation.measure import evaluate_model
 from headstart.evaluation.search import Bfloat16, folded
 from headstart.models import build_model
+from tests.attacks.attack_models import Wrapped, linear_task
+from tests.evaluation.measuring import measure
 
 
 @pytest.fixture
@@ -97,9 +97,9 @@ def test_what_cannot_be_folded_faithfully_is_left_alone(
 
 def test_evaluations_search_on_the_folded_copy_and_judge_by_the_model(residual: nn.Module, images: Tensor) -> None:
     y, threat = labels_of(residual, images), ThreatModel(12 / 255)
-    result = evaluate_model(residual, images, y, threat, "light", progress=False)
+    result = measure(residual, images, y, threat, "light")
     assert result.folded
-    plain = evaluate_model(Branching(residual), images, y, threat, "light", progress=False)
+    plain = measure(Branching(residual), images, y, threat, "light")
     assert not plain.folded
     assert 0 < result.robust < 1
     assert abs(result.robust - plain.robust) <= 1 / 40
@@ -172,4 +172,4 @@ def test_bfloat16_is_for_the_network_alone(network: nn.Module, images: Tensor) -
 )
 def test_search_precisions_that_do_not_exist_here_are_refused(precision: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        evaluate_model(*linear_task(4), ThreatModel(0.1), "fgsm", search_precision=precision, progress=False)
+        measure(*linear_task(4), ThreatModel(0.1), "fgsm", search_precision=precision)

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from headstart.attacks.scores import cross_entropy
 from headstart.core import distributed
 from headstart.core.threat import ThreatModel
-from headstart.errors import UserError
-from headstart.evaluation.outcome import Outcome, Round
+from headstart.errors import DataError, WeightsError
+from headstart.evaluation.attacker import Attacker
+from headstart.evaluation.outcome import Evidence, Outcome, Round
 from headstart.evaluation.precision import float32
+from headstart.evaluation.probe import Probe, probe
 from headstart.evaluation.progress import AttackProgress
 from headstart.evaluation.resume import Partial, fingerprint
-from headstart.evaluation.search import Bfloat16, differs, folded
-from headstart.evaluation.suites import ATTACKS, SUITES, BatchAttack, Task
-from headstart.evaluation.verdict import Verdict, inside, judge, verdict_of
-from headstart.evaluation.warnings import Evidence, warnings_of_forward
+from headstart.evaluation.search import Bfloat16, folded
+from headstart.evaluation.suites import ATTACKS, SUITES, Task
+from headstart.evaluation.verdict import verdict_of
+from headstart.evaluation.warnings import warnings_of_forward
 
 CHECKED, FOLDED = 250, 32
 """Images of the first batch on which the model's forward pass is examined, and on which a folded copy must agree."""
@@ -29,7 +33,7 @@ CHECKED, FOLDED = 250, 32
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings of an evaluation, as ``evaluate_model`` explains them; all that decide its result."""
+    """What decides the result besides model and images: the settings, with nothing left open."""
 
     suite: str
     threat: ThreatModel
@@ -45,11 +49,37 @@ class Images:
     Attributes:
         x: (N, C, H, W), uint8 or floating point in [0, 1].
         y: int64 (N,).
+
+    Raises:
+        DataError: images or labels that are not so.
     """
 
     x: Tensor
     y: Tensor
     device: torch.device
+
+    def __post_init__(self) -> None:
+        x, y = self.x, self.y
+        if x.ndim != 4 or not (x.dtype == torch.uint8 or x.is_floating_point()):
+            shape = tuple(x.shape)
+            raise DataError(f"images are {x.dtype} of shape {shape}; they must be uint8 or floats (N, C, H, W)")
+        if y.dtype != torch.int64 or y.shape != x.shape[:1]:
+            raise DataError(f"labels are {y.dtype} of shape {tuple(y.shape)}; they must be int64 ({len(x)},)")
+        if len(x) == 0:
+            raise DataError("there are no images to evaluate on")
+        if int(y.min()) < 0:
+            raise DataError(f"label {int(y.min())} is negative; labels count from 0")
+        if not x.is_floating_point():
+            return
+        low, high = (bound.item() for bound in x.aminmax())  # both NaN where any pixel is
+        if low != low:
+            row = int(x.isnan().flatten(1).any(1).nonzero()[0])
+            raise DataError(f"image {row} has pixels that are not numbers")
+        if low < 0 or high > 1:
+            raise DataError(
+                f"pixels lie between {low:g} and {high:g}; they must lie in [0, 1], with any normalisation inside the "
+                "model (or be uint8)"
+            )
 
     def __len__(self) -> int:
         return len(self.x)
@@ -61,44 +91,37 @@ class Images:
         return images.contiguous(), self.y[rows].to(self.device)
 
 
-class Attacker:
-    """An attack with its verdicts: searched on one version of the model, judged on the model itself.
+@contextmanager
+def ready(model: nn.Module | None, device: torch.device) -> Iterator[None]:
+    """Inside, the model is on the device, in evaluation mode and frozen, in strict float32; restored afterwards.
 
-    Args:
-        name: in ``ATTACKS``.
-        model: the model that is evaluated.
-        task: with the version of the model on which the attack searches.
-        tf32: let it search with TF32 products on CUDA.
+    Raises:
+        WeightsError: parameters of another type.
     """
-
-    def __init__(self, name: str, model: nn.Module, task: Task, tf32: bool) -> None:
-        self.name, self.model, self.task, self.tf32 = name, model, task, tf32
-        self.exact = task.model is model and not tf32
-        self.search = ATTACKS[name].prepare(task)
-
-    @torch.no_grad()
-    def __call__(self, x: Tensor, y: Tensor, seed: int) -> Verdict:
-        """Attack images (B, C, H, W) with labels (B,); ``seed`` is that of the batch."""
-        with float32(x.device, tf32=self.tf32):
-            x_adv = self._search(self.search, x, y, seed)
-            believed = None if self.exact else judge(self.task.model, x_adv, y).right
-        verdict = judge(self.model, x_adv, y)
-        if believed is not None:
-            # Where only the version searched on is fooled, the attack has stopped too early.
-            denied = (verdict.right & ~believed).nonzero().squeeze(1)
-            if len(denied):
-                strict = ATTACKS[self.name].prepare(replace(self.task, model=self.model))
-                again = self._search(strict, x[denied], y[denied], seed)
-                verdict.replace(denied, judge(self.model, again, y[denied]))
-        return verdict
-
-    def _search(self, attack: BatchAttack, x: Tensor, y: Tensor, seed: int) -> Tensor:
-        torch.manual_seed(seed)  # of attacks that use the global generators, and of random models
-        return inside(self.task.threat, x, attack(x, y, Generator(x.device).manual_seed(seed)))
+    if model is None:
+        yield
+        return
+    kinds = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
+    if kinds:
+        raise WeightsError(f"the model has parameters in {kinds.pop()}; evaluation is in float32: call model.float()")
+    model.to(device)
+    training = {module: module.training for module in model.modules()}
+    # FAB's backward pass would otherwise compute the gradients of the weights too.
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    model.eval()
+    model.requires_grad_(False)
+    try:
+        with float32(device):
+            yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+        for p in trainable:
+            p.requires_grad_()
 
 
-class Run:
-    """One evaluation in progress.
+class Measurement:
+    """The attacks of a suite on one model and its images, in progress.
 
     Args:
         model: ready: on the device, in evaluation mode and frozen; so is ``source``.
@@ -115,6 +138,7 @@ class Run:
         not_run: attacks of the suite that do not apply, with the reason.
         warnings: what the forward pass shows of the model before any attack.
         outcome: what is known of each image.
+        began: when it began, by ``time.perf_counter``, as if it had never been interrupted.
 
     Raises:
         UserError: see ``classify_clean``; an attack that cannot be run on such a model.
@@ -130,11 +154,13 @@ class Run:
         partial: Path | None = None,
         keep_examples: bool = False,
     ) -> None:
+        self.began = time.perf_counter()
         self.model, self.images, self.plan = model, images, plan
         self.outcome = classify_clean(model, images, plan.batch_size, keep_examples)
         x, y = images.batch(torch.arange(min(len(images), plan.batch_size, CHECKED)))
-        self.warnings = warnings_of_forward(model, x, y)
-        self.task, self.folded = self._task(x, y, source)
+        probed = probe(model, x, y)
+        self.warnings = warnings_of_forward(probed)
+        self.task, self.folded = self._task(x, y, probed, source)
         suite = SUITES[plan.suite].attacks
         self.not_run = {name: why for name in suite if (why := ATTACKS[name].skipped(self.task))}
         self.names = [name for name in suite if name not in self.not_run]
@@ -144,20 +170,17 @@ class Run:
         self.attackers = {name: Attacker(name, model, self.task, tf32) for name in checks + self.names}
         self.partial = Partial(partial, fingerprint([model, source], [images.x, images.y], asdict(plan)))
         self.partial.restore(self.outcome)
+        self.began -= sum(self.outcome.seconds.values())
 
-    def _task(self, x: Tensor, y: Tensor, source: nn.Module | None) -> tuple[Task, bool]:
+    def _task(self, x: Tensor, y: Tensor, probed: Probe, source: nn.Module | None) -> tuple[Task, bool]:
         """What a batch (B, C, H, W) with labels (B,) shows of the model decides on which version attacks search."""
         plan, model = self.plan, self.model
-        with torch.no_grad():
-            logits = model(x)
-            random = differs(logits, model(x))
-            alone = not random and not differs(logits[: (len(x) + 1) // 2], model(x[: (len(x) + 1) // 2]))
-        copy = folded(model, x[:FOLDED], y[:FOLDED], plan.threat) if alone else None
+        copy = folded(model, x[:FOLDED], y[:FOLDED], plan.threat) if probed.alone else None
         queried = copy if copy is not None else model
         if plan.search_precision == "bf16":
             queried = Bfloat16(queried)
-        task = Task(queried, plan.threat, self.outcome.evidence.classes, x.device, plan.seed, random, alone, source)
-        return task, copy is not None
+        classes, random, alone = self.outcome.evidence.classes, probed.random, probed.alone
+        return Task(queried, plan.threat, classes, x.device, plan.seed, random, alone, source), copy is not None
 
     def attack_all(self, progress: bool) -> None:
         """Run the attacks that the outcome does not know yet, in order.
@@ -199,20 +222,15 @@ def classify_clean(model: nn.Module, images: Images, size: int, keep_examples: b
     """The outcome before any attack.
 
     Raises:
-        UserError: what the model returns is not finite logits (B, K), K >= 2, for labels below K.
+        WeightsError: what the model returns is not finite logits (B, K), K >= 2.
+        DataError: a label is not below K.
     """
     verdicts, saturated, classes = [], [], 0
     for rows in torch.split(torch.arange(len(images)), size):
         x, y = images.batch(rows)
         logits = model(x)
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
-            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise UserError(f"the model returns {shape} for {len(x)} images; it must return logits (B, K), K >= 2")
+        _check_logits(logits, y)
         classes = logits.shape[1]
-        if int(y.max()) >= classes:
-            raise UserError(f"label {int(y.max())} is outside the model's {classes} classes (0 to {classes - 1})")
-        if not bool(logits.isfinite().all()):
-            raise UserError("the model's logits of clean images are not all finite; are its weights?")
         verdicts.append(verdict_of(logits, x.cpu() if keep_examples else x.new_empty(0), y))
         saturated.append(cross_entropy(logits.float(), y) == 0)
     right, margin, predicted = (
@@ -221,6 +239,17 @@ def classify_clean(model: nn.Module, images: Images, size: int, keep_examples: b
     examples = torch.cat([verdict.images for verdict in verdicts]) if keep_examples else None
     evidence = Evidence(classes, clean=right, saturated=torch.cat(saturated).cpu(), robust=right.clone())
     return Outcome(evidence, margin, predicted, examples)
+
+
+def _check_logits(logits: object, y: Tensor) -> None:
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(y) or logits.shape[1] < 2:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise WeightsError(f"the model returns {shape} for {len(y)} images; it must return logits (B, K), K >= 2")
+    classes = logits.shape[1]
+    if int(y.max()) >= classes:
+        raise DataError(f"label {int(y.max())} is outside the model's {classes} classes (0 to {classes - 1})")
+    if not bool(logits.isfinite().all()):
+        raise WeightsError("the model's logits of clean images are not all finite; are its weights?")
 
 
 def _seed(seed: int, name: str, batch: int) -> int:

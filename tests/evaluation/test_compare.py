@@ -86,11 +86,11 @@ def test_one_image_shows_nothing() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"suite": "standard"}, r"A and B were measured on different suites \(quick and standard\); give --suite"),
+        ({"suite": "standard"}, r"A and B were measured on different suites \(quick and standard\); give suite and n"),
         ({"n": 5}, r"different numbers of images \(4 and 5\)"),
         ({"epsilon": 0.2}, r"different values of epsilon \(0.25 and 0.2\)"),
         ({"norm": "l2"}, r"different norms \(linf and l2\)"),
-        ({"images": "77"}, "different images; give --suite and --n"),
+        ({"images": "77"}, "different images; give suite and n"),
     ],
 )
 def test_what_was_measured_differently_is_refused(change: Record, said: str) -> None:

@@ -1,4 +1,4 @@
-"""An evaluation in progress: interrupted, shared between processes, and what it leaves behind for each image."""
+"""A measurement in progress: interrupted, shared between processes, and what it leaves behind for each image."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from attack_models import Noisy, Wrapped, linear_task
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from headstart.core.threat import ThreatModel
 from headstart.errors import UserError
-from headstart.evaluation.measure import SUITES, Evaluation, evaluate_model
-from headstart.evaluation.run import Attacker
+from headstart.evaluation.attacker import Attacker
+from headstart.evaluation.result import Evaluation
+from headstart.evaluation.suites import SUITES
+from tests.attacks.attack_models import Noisy, Wrapped, linear_task
+from tests.evaluation.measuring import measure
 
 EPSILON = 2 / 255
 TIMES = ("seconds", "attack_seconds", "processes")
@@ -26,7 +28,7 @@ def run(n: int = 24, suite: str = "light", epsilon: float = EPSILON, norm: str =
     model, x, y = linear_task(n)
     y[:2] = (y[:2] + 1) % 10  # wrong when clean
     threat = ThreatModel(epsilon, norm)
-    return evaluate_model(model, x, y, threat, suite, **{"progress": False, "batch_size": 7} | more)
+    return measure(model, x, y, threat, suite, **{"batch_size": 7} | more)
 
 
 def numbers(result: Evaluation) -> dict[str, Any]:
@@ -38,6 +40,11 @@ def numbers(result: Evaluation) -> dict[str, Any]:
 
 class Killed(BaseException):
     """Stands for the end of the process: nothing catches it."""
+
+
+@pytest.fixture(autouse=True)
+def heard(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="headstart")
 
 
 @pytest.fixture
@@ -66,7 +73,7 @@ def die_in(monkeypatch: pytest.MonkeyPatch, name: str, **settings: Any) -> None:
 
 @pytest.mark.parametrize("suite", ["quick", "pgd"])
 def test_an_interrupted_evaluation_ends_like_any_other(
-    suite: str, attacked: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    suite: str, attacked: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = run(suite=suite, save_examples=tmp_path / "whole.safetensors")
     names = list(dict.fromkeys(attacked))
@@ -79,8 +86,8 @@ def test_an_interrupted_evaluation_ends_like_any_other(
     assert set(attacked) == {names[-1]}, "finished attacks are not run again"
     assert numbers(resumed) == numbers(whole)
     assert 0 < whole.robust < whole.clean < 1
-    assert not files["partial"].exists()
-    assert f"continuing after {', '.join(names[:-1])}" in capsys.readouterr().err
+    assert files["partial"].exists(), "until the result is stored"
+    assert f"continuing after {', '.join(names[:-1])}" in caplog.text
     kept, again = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "resumed"))
     assert all(torch.equal(kept[key], again[key]) for key in kept)
 
@@ -90,16 +97,16 @@ def test_an_interrupted_evaluation_ends_like_any_other(
 )
 def test_what_another_evaluation_left_is_passed_over(
     change: dict[str, Any], attacked: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     partial = tmp_path / "part.safetensors"
     die_in(monkeypatch, "pgd-20", partial=partial)
     die_in(monkeypatch, "fgsm", partial=partial, **change)
-    assert f"{partial} is of another model, data or settings; the evaluation starts anew" in capsys.readouterr().err
+    assert f"{partial} is of another model, data or settings; the evaluation starts anew" in caplog.text
 
 
 def test_other_weights_are_another_evaluation(
-    attacked: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    attacked: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     partial = tmp_path / "part.safetensors"
     die_in(monkeypatch, "pgd-20", partial=partial)
@@ -108,20 +115,20 @@ def test_other_weights_are_another_evaluation(
     with torch.no_grad():
         model.bias[3] += 1e-3
     threat = ThreatModel(EPSILON)
-    evaluate_model(model, x, y, threat, "light", batch_size=7, partial=partial, progress=False)
-    assert "starts anew" in capsys.readouterr().err
+    measure(model, x, y, threat, "light", batch_size=7, partial=partial)
+    assert "starts anew" in caplog.text
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", None])
 def test_a_damaged_file_is_passed_over(
     content: bytes | None, attacked: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     partial = tmp_path / "part.safetensors"
     die_in(monkeypatch, "pgd-20", partial=partial)
     partial.write_bytes(partial.read_bytes()[:-20] if content is None else content)
     result = run(partial=partial)
-    assert f"{partial} cannot be read" in capsys.readouterr().err
+    assert f"{partial} cannot be read" in caplog.text
     assert numbers(result) == numbers(run())
 
 
@@ -159,7 +166,7 @@ def test_saved_examples_bear_out_the_record_in_plain_torch(norm: str, tmp_path: 
     y[:2] = (y[:2] + 1) % 10
     epsilon = EPSILON if norm == "linf" else 0.05
     path = tmp_path / "examples.safetensors"
-    result = evaluate_model(model, x, y, ThreatModel(epsilon, norm), "pgd", save_examples=path, progress=False)
+    result = measure(model, x, y, ThreatModel(epsilon, norm), "pgd", save_examples=path)
 
     saved = load_file(path)
     x_adv, label, index = saved["x_adv"], saved["y"], saved["index"]
@@ -186,7 +193,7 @@ def test_saved_examples_bear_out_the_record_in_plain_torch(norm: str, tmp_path: 
 
 def test_the_margin_is_the_worst_over_all_attacks(images: Tensor) -> None:
     model, x, y = linear_task(40)
-    light, pgd = (evaluate_model(model, x, y, ThreatModel(EPSILON), s, progress=False) for s in ("fgsm", "pgd"))
+    light, pgd = (measure(model, x, y, ThreatModel(EPSILON), s) for s in ("fgsm", "pgd"))
     assert all(more >= less for more, less in zip(pgd.margin, light.margin, strict=True))
     assert any(more > less for more, less in zip(pgd.margin, light.margin, strict=True))
 
@@ -198,7 +205,7 @@ def test_a_margin_that_is_no_number_is_none(images: Tensor) -> None:
             return self.model(x) * torch.where(off_grid, float("nan"), 1.0).unsqueeze(1)
 
     model, x, y = linear_task(6)
-    result = evaluate_model(Fragile(model), x, y, ThreatModel(0.3 / 255), "fgsm", progress=False)
+    result = measure(Fragile(model), x, y, ThreatModel(0.3 / 255), "fgsm")
     assert result.robust == 0
     assert result.margin == [None] * 6
 
@@ -208,7 +215,7 @@ def test_a_margin_that_is_no_number_is_none(images: Tensor) -> None:
 
 def full(model: nn.Module, n: int = 8, epsilon: float = EPSILON, norm: str = "linf", **more: Any) -> Evaluation:
     _, x, y = linear_task(n)
-    return evaluate_model(model, x, y, ThreatModel(epsilon, norm), "full", progress=False, **more)
+    return measure(model, x, y, ThreatModel(epsilon, norm), "full", **more)
 
 
 @pytest.mark.slow
@@ -264,7 +271,7 @@ def test_random_models_get_autoattacks_version_for_them() -> None:
 @pytest.mark.slow
 def test_autoattack_in_l2() -> None:
     model, x, y = linear_task(10)
-    result = evaluate_model(model, x, y, ThreatModel(0.06, "l2"), "standard", progress=False)
+    result = measure(model, x, y, ThreatModel(0.06, "l2"), "standard")
     logits, towards = model(x), model.weight.detach().unsqueeze(0) - model.weight.detach()[y].unsqueeze(1)
     best = logits - logits.gather(1, y.unsqueeze(1)) + 0.06 * towards.norm(dim=2)  # no pixel is near the box
     best.scatter_(1, y.unsqueeze(1), float("-inf"))

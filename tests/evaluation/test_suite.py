@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from attack_models import (
+from torch import Tensor, nn
+
+from headstart.attacks.pgd import usual_step
+from headstart.core.threat import ThreatModel
+from headstart.errors import UserError
+from headstart.evaluation.attacker import Attacker
+from headstart.evaluation.evaluate import evaluate_model
+from headstart.evaluation.result import Evaluation
+from headstart.evaluation.settings import EvaluationSettings
+from headstart.evaluation.suites import ATTACKS, PGD, SUITES, Attack, BatchAttack, Suite, Task
+from tests.attacks.attack_models import (
     BatchStatistics,
     Linear,
     Masked,
@@ -19,19 +29,13 @@ from attack_models import (
     StuckInTraining,
     linear_task,
 )
-from torch import Tensor, nn
-
-from headstart.core.threat import ThreatModel
-from headstart.errors import UserError
-from headstart.evaluation import run as run_module
-from headstart.evaluation.measure import Evaluation, evaluate_model
-from headstart.evaluation.suites import ATTACKS, PGD, SUITES, Attack, BatchAttack, Suite, Task
+from tests.evaluation.measuring import measure
 
 
 def run(
     model: nn.Module, x: Tensor, y: Tensor, epsilon: float = 2 / 255, suite: str = "pgd", **more: Any
 ) -> Evaluation:
-    return evaluate_model(model, x, y, ThreatModel(epsilon), suite, progress=False, **more)
+    return measure(model, x, y, ThreatModel(epsilon), suite, **more)
 
 
 def has(result: Evaluation, words: str) -> bool:
@@ -190,7 +194,7 @@ def test_the_model_is_restored_when_an_attack_fails(
     def fail(*_: Any) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(run_module.Attacker, "__call__", fail)
+    monkeypatch.setattr(Attacker, "__call__", fail)
     network.train()
     with pytest.raises(UserError, match="cpu has not enough memory for batches of 20: try batch_size=10"):
         run(network, images, labels, batch_size=20)
@@ -247,10 +251,10 @@ def test_what_only_the_search_takes_for_broken_is_attacked_again_in_float32(imag
 
 def test_the_step_fits_epsilon() -> None:
     pgd = PGD("", steps=20)
-    assert [pgd.alpha(ThreatModel(e / 255)) * 255 for e in (8, 12, 16)] == [2, 2, 2]
-    assert pgd.alpha(ThreatModel(0.3)) == 0.3 / 4
-    assert pgd.alpha(ThreatModel(1 / 255)) == 1 / 255 / 4
-    assert pgd.alpha(ThreatModel(0.05, "l2")) == 0.05 / 4
+    assert [usual_step(ThreatModel(e / 255)) * 255 for e in (8, 12, 16)] == [2, 2, 2]
+    assert usual_step(ThreatModel(0.3)) == 0.3 / 4
+    assert usual_step(ThreatModel(1 / 255)) == 1 / 255 / 4
+    assert usual_step(ThreatModel(0.05, "l2")) == 0.05 / 4
     against = [Task(nn.Identity(), ThreatModel(e / 255), 10, torch.device("cpu")) for e in (8, 64)]
     assert "steps of 2/255," in pgd.settings(against[0])
     assert "steps of 16/255 (epsilon/4)" in pgd.settings(against[1])
@@ -276,7 +280,7 @@ def test_a_model_that_answers_nan_under_attack_is_not_robust(images: Tensor) -> 
 def test_progress_prints_one_line_per_attack_where_there_is_no_terminal(
     network: nn.Module, images: Tensor, labels: Tensor, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = evaluate_model(network, images, labels, ThreatModel(8 / 255), "pgd")
+    result = evaluate_model(network, images, labels, ThreatModel(8 / 255), EvaluationSettings("pgd"))
     printed = capsys.readouterr()
     assert printed.out == ""
     lines = printed.err.strip().splitlines()

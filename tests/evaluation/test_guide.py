@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from attack_models import Linear, linear_task
-from digit_models import EPSILON, held_out, trained
 from torch import Generator, Tensor, nn
 
 import headstart
 from headstart.core.threat import ThreatModel
-from headstart.evaluation.measure import evaluate_model
 from headstart.evaluation.suites import ATTACKS, SUITES, Task
+from tests.attacks.attack_models import Linear, linear_task
+from tests.attacks.digit_models import EPSILON, held_out, trained
+from tests.evaluation.measuring import measure
 
 GUIDE = (Path(headstart.__file__).parents[2] / "docs" / "evaluation.md").read_text()
 PYTHON = re.findall(r"^```python\n(.*?)^```", GUIDE, re.M | re.S)
@@ -77,7 +77,7 @@ def test_its_lines_verify_saved_examples(
     monkeypatch.chdir(tmp_path)
     x, y = held_out(40)
     model, threat = trained("pgd-at"), ThreatModel(EPSILON)
-    saved = evaluate_model(model, x, y, threat, "light", progress=False, save_examples=Path("worst.safetensors"))
+    saved = measure(model, x, y, threat, "light", save_examples=Path("worst.safetensors"))
     exec(PYTHON[1], {"torch": torch, "model": model, "images": x, "epsilon": EPSILON})
     assert float(capsys.readouterr().out) == pytest.approx(saved.robust)
     assert 0 < saved.robust < saved.clean

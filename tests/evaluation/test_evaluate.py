@@ -122,7 +122,7 @@ def test_colour_images_are_refused_by_a_network_of_grey_ones(tmp_path: Path) -> 
 
 def test_images_that_the_network_cannot_take_are_refused() -> None:
     with pytest.raises(UserError, match=r"does not take images of shape \(3, 8, 8\), as in pictures"):
-        measured("tests.training.test_evaluate:fixed_size", pictures(), epsilon=0.1)
+        measured("tests.evaluation.test_evaluate:fixed_size", pictures(), epsilon=0.1)
 
 
 def fixed_size(classes: int) -> nn.Module:
@@ -153,9 +153,9 @@ def test_bad_settings_are_refused(weights: Path, settings: dict[str, Any], said:
 def test_plain_weights_need_data_and_epsilon(network: nn.Module, tmp_path: Path) -> None:
     torch.save(network.state_dict(), tmp_path / "weights.pt")
     settings: dict[str, Any] = {"model": "small", "model_args": ARGS, "suite": "fgsm", "progress": False}
-    with pytest.raises(UserError, match=r"which epsilon\? give it with --epsilon"):
+    with pytest.raises(UserError, match=r"which epsilon\? .* give a pixel fraction such as 8/255"):
         evaluate(tmp_path / "weights.pt", data=pictures(), **settings)
-    with pytest.raises(UserError, match=r"which data\? name it with --data"):
+    with pytest.raises(UserError, match=r"which data\? the source does not say it"):
         evaluate(build_model("small", 3), epsilon=0.1, **settings)
 
 

@@ -11,21 +11,23 @@ from typing import Any
 
 import pytest
 import torch
-from attack_models import Linear, Quantised, Wrapped, linear_task
-from digit_models import EPSILON, digits, held_out, trained
 from torch import Tensor, nn
 
 import headstart
 from headstart.core.threat import ThreatModel
 from headstart.evaluation import warnings as masking
-from headstart.evaluation.measure import Evaluation, evaluate_model
-from headstart.evaluation.warnings import Evidence, warnings_of_attacks, warnings_of_overlap
+from headstart.evaluation.outcome import Evidence
+from headstart.evaluation.result import Evaluation
+from headstart.evaluation.warnings import warnings_of_attacks, warnings_of_overlap
+from tests.attacks.attack_models import Linear, Quantised, Wrapped, linear_task
+from tests.attacks.digit_models import EPSILON, digits, held_out, trained
+from tests.evaluation.measuring import measure
 
 ROOT = Path(headstart.__file__).parents[2]
 
 
 def run(model: nn.Module, x: Tensor, y: Tensor, epsilon: float, suite: str = "pgd", **more: Any) -> Evaluation:
-    return evaluate_model(model, x, y, ThreatModel(epsilon), suite, progress=False, **more)
+    return measure(model, x, y, ThreatModel(epsilon), suite, **more)
 
 
 def sections_of(warnings: list[str]) -> list[str]:

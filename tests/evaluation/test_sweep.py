@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from headstart.commands.main import main
 from headstart.core.threat import ThreatModel
 from headstart.errors import UserError
-from headstart.evaluation.measure import evaluate_model
-from headstart.evaluation.sweep import sweep, sweep_model
+from headstart.evaluation.settings import EvaluationSettings
+from headstart.evaluation.sweep import Sweep, sweep, sweep_model
 from headstart.training.train import train
+from tests.evaluation.measuring import measure
 from tests.training.runs import tiny
 
 
@@ -41,8 +42,12 @@ def task() -> tuple[Tensor, Tensor]:
     return x, torch.ones(len(x), dtype=torch.int64)
 
 
+def swept(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, suite: str = "pgd") -> Sweep:
+    return sweep_model(model, x, y, threat, EvaluationSettings(suite=suite), progress=False)
+
+
 def test_every_image_falls_at_the_first_epsilon_beyond_its_distance() -> None:
-    result = sweep_model(Line(), *task(), ThreatModel(0.08), progress=False)
+    result = swept(Line(), *task(), ThreatModel(0.08))
     sizes = [0.01, 0.02, 0.04, 0.08, 0.12, 0.16, 0.24, 0.32]
     assert result.epsilons == pytest.approx([0.0, *sizes])
     expected = [0.0] + [min(size for size in sizes if size > distance) for distance in DISTANCES[1:]]
@@ -54,22 +59,22 @@ def test_every_image_falls_at_the_first_epsilon_beyond_its_distance() -> None:
 
 def test_the_accuracy_at_the_model_s_epsilon_is_that_of_the_suite() -> None:
     x, y = task()
-    result = sweep_model(Line(), x, y, ThreatModel(0.08), "fgsm", progress=False)
-    alone = evaluate_model(Line(), x, y, ThreatModel(0.08), "fgsm", progress=False)
+    result = swept(Line(), x, y, ThreatModel(0.08), "fgsm")
+    alone = measure(Line(), x, y, ThreatModel(0.08), "fgsm")
     assert result.accuracies[result.epsilons.index(0.08)] == alone.robust
     assert result.accuracies[0] == alone.clean
 
 
 def test_in_the_maximum_norm_no_size_is_beyond_the_whole_range() -> None:
-    most = sweep_model(Line(), *task(), ThreatModel(0.4), "fgsm", progress=False)
+    most = swept(Line(), *task(), ThreatModel(0.4), "fgsm")
     assert most.epsilons[-3:] == pytest.approx([0.6, 0.8, 1.0])
-    euclidean = sweep_model(Line(), *task(), ThreatModel(1.0, "l2"), "fgsm", progress=False)
+    euclidean = swept(Line(), *task(), ThreatModel(1.0, "l2"), "fgsm")
     assert euclidean.epsilons[-1] == 4.0
     assert euclidean.norm == "l2"
 
 
 def test_attacks_that_fail_at_any_size_are_warned_of() -> None:
-    result = sweep_model(Rounded(), *task(), ThreatModel(0.08), progress=False)
+    result = swept(Rounded(), *task(), ThreatModel(0.08))
     assert result.accuracies[-1] > 0.25
     assert result.broken_at.count(None) == result.accuracies[-1] * 8
     assert "at epsilon 0.32, 4 times the model's own, " in result.warnings[-1]
@@ -79,7 +84,7 @@ def test_attacks_that_fail_at_any_size_are_warned_of() -> None:
 
 def test_an_epsilon_of_zero_is_refused() -> None:
     with pytest.raises(UserError, match="epsilon is 0; a sweep needs one above 0"):
-        sweep_model(Line(), *task(), ThreatModel(0.0))
+        swept(Line(), *task(), ThreatModel(0.0))
 
 
 def test_the_command_sweeps_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
