@@ -16,21 +16,12 @@ STRAIGHT = "one thing after the other"
 TO_SPLIT = "to be split"
 
 LONG = {
-    "headstart.attacks.autoattack.autoattack": ARGUMENTS,
+    "headstart.attacks.autoattack.attack_of": ARGUMENTS,
     "headstart.attacks.cr._descend": "the published loop, step by step",
     "headstart.attacks.cr.cr_attack": ARGUMENTS,
     "headstart.attacks.pgd.pgd": ARGUMENTS,
     "headstart.campaigns.bench.bench": ARGUMENTS,
-    "headstart.evaluation.compare.compare": ARGUMENTS,
-    "headstart.evaluation.compare.compare_records": STRAIGHT,
-    "headstart.evaluation.evaluate.evaluate": ARGUMENTS,
-    "headstart.evaluation.evaluate.find_subject": TO_SPLIT,
-    "headstart.evaluation.measure.evaluate_model": ARGUMENTS,
-    "headstart.evaluation.sweep.sweep_model": TO_SPLIT,
-    "headstart.evaluation.warnings.warnings_of_attacks": TO_SPLIT,
-    "headstart.evaluation.warnings.warnings_of_forward": TO_SPLIT,
     "headstart.methods.fgsm_sdi.build": ARGUMENTS,
-    "headstart.recipes.recipe.Recipe.__post_init__": "one check after the other",
     "headstart.report.plots.curves": STRAIGHT,
     "headstart.runs.classifier.load_classifier": STRAIGHT,
     "headstart.training.train.Trainer.__init__": TO_SPLIT,
