@@ -1,19 +1,26 @@
-# Needs python3 (3.10 to 3.13) with venv, and make. Both targets may be run again at any time.
+# Needs python3 (3.10 to 3.13) with venv, and make. Every target may be run again at any time.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# By file: what a module's fixtures train is trained once, not once for each worker that gets one of its tests.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo test clean
+.PHONY: demo check test lint clean
 
 demo: $(INSTALLED) ## train four methods on digits, attack them, write demo-out/report.html
 	$(BIN)/headstart demo --out demo-out
 
-test: $(INSTALLED) ## lint, types and the whole fast test suite
+check: lint ## lint, types and the quick part of the tests: below a minute, while one works
+	$(PYTEST) -m "not slow and not dist"
+
+test: lint ## lint, types and the whole test suite: what every change must pass
+	$(PYTEST)
+
+lint: $(INSTALLED)
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

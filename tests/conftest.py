@@ -1,11 +1,42 @@
-"""What every test starts with."""
+"""What all tests share: one thread, some digits, silence at the start, and which tests ``make check`` leaves out."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import torch
+
+from headstart.data import ImageSet, load
+
+TESTS = Path(__file__).parent
+SLOW = {
+    "benchmarks",
+    "campaigns",
+    "evaluation",
+    "packaging",
+    "test_bench",
+    "test_compile",
+    "test_cr",
+    "test_hub",
+    "test_main",
+    "test_runs",
+    "test_train",
+    "test_euclidean_training_makes_digits_robust",
+    "test_every_built_in_recipe_is_valid",
+    "test_resumes_to_the_same_end",
+    "test_saved_state_continues_as_if_uninterrupted",
+}
+"""Folders, modules and tests that train, evaluate or start processes; they get the marker ``slow`` here."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        path = item.path.relative_to(TESTS).with_suffix("")
+        if not SLOW.isdisjoint({*path.parts, getattr(item, "originalname", item.name)}):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
@@ -15,3 +46,18 @@ def no_messages_shown() -> Iterator[None]:
     logger = logging.getLogger("headstart")
     logger.handlers.clear()
     logger.setLevel(logging.NOTSET)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums depend on the number of threads, and networks this small run faster on one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def digits() -> ImageSet:
+    """300 digits: with 64 held out and batches of 64, an epoch has four updates, the last of 44 images."""
+    return load("digits", "train").take(slice(0, 300), "some digits")

@@ -15,11 +15,6 @@ from benchmarks import steps
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def call(out: Path, *flags: str) -> list[dict[str, Any]]:
     steps.main(["--out", str(out), "--models", "small", "--batch_size", "4", "--rounds", "1", *flags])
     rows: list[dict[str, Any]] = json.loads(out.read_text())["rows"]

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from headstart.core import Method, TaskInfo
-from headstart.data import ImageSet, load
 from headstart.methods.registry import build_method, methods
 from tests.contracts.expectations import EXPECTED, Expected
 from tests.helpers import info
@@ -20,12 +19,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def expects(name: str) -> Expected:
     return EXPECTED[name]
-
-
-@pytest.fixture(scope="session")
-def digits() -> ImageSet:
-    """300 digits: four updates an epoch with the tiny recipes of the engine's tests."""
-    return load("digits", "train").take(slice(0, 300), "some digits")
 
 
 def build(name: str, seed: int = 0, task: TaskInfo | None = None) -> Method:

@@ -1,5 +1,5 @@
 """The network, images and labels of the attacks' tests."""
 
-from tests.attacks.conftest import images, labels, network, one_thread, threat
+from tests.attacks.conftest import images, labels, network, threat
 
-__all__ = ["images", "labels", "network", "one_thread", "threat"]
+__all__ = ["images", "labels", "network", "threat"]

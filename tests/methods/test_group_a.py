@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.helpers import THREAT, Batch, batches, clocks, info, run_method, sgd, tiny_net, update
-from tests.reference import literal_a
 from torch import Tensor, nn
 
 from headstart.core import Clock, Method, Step, Target
@@ -22,6 +20,8 @@ from headstart.methods.grad_align import GradientAlignment
 from headstart.methods.guided import polar_factor
 from headstart.methods.registry import build_method, methods
 from headstart.recipes.reader import load_recipe
+from tests.helpers import THREAT, Batch, batches, clocks, info, run_method, sgd, tiny_net, update
+from tests.reference import literal_a
 
 # In double precision: in single, methods that raise a divergence near its minimum, or weigh an error by 1,000, turn
 # roundings into other signs. A wrong detail, such as a clip or a mode of batch-norm, shows at 1e-4 and above.

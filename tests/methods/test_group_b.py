@@ -7,9 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.helpers import IMAGE_SHAPE, THREAT, Batch, batches, info, run_method, sgd, tiny_net
-from tests.reference import literal_b
-from tests.reference.literal import LiteralGenerator, copy_generator
 from torch import Tensor, nn
 
 from headstart.core import Clock, Method, Step, Target
@@ -20,6 +17,9 @@ from headstart.methods.registry import build_method, methods
 from headstart.parts.losses import jensen_shannon
 from headstart.parts.memory import SampleMemory, shifted
 from headstart.training.average import WeightAverage
+from tests.helpers import IMAGE_SHAPE, THREAT, Batch, batches, info, run_method, sgd, tiny_net
+from tests.reference import literal_b
+from tests.reference.literal import LiteralGenerator, copy_generator
 
 TOLERANCE = 1e-6
 EPS = THREAT.epsilon

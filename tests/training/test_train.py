@@ -317,7 +317,7 @@ def test_cost_counts_passes_of_training_alone(tmp_path: Path, digits: ImageSet) 
     assert {k: cost[k] for k in result.cost} == result.cost
     assert cost["updates"] == cost["backwards"] == cost["input_gradients"] == UPDATES
     assert cost["forwards"] == 2 * UPDATES
-    assert 0 < cost["seconds"] < 60
+    assert cost["seconds"] > 0
     assert cost["images_per_second"] == pytest.approx(UPDATES * 64 / cost["seconds"])
     assert {"device", "torch", "headstart"} <= cost["environment"].keys()
 
