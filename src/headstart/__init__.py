@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from headstart.evaluation.compare import Comparison
-    from headstart.evaluation.measure import Evaluation
+    from headstart.evaluation.result import Evaluation
     from headstart.evaluation.sweep import Sweep
     from headstart.recipes.reader import load_recipe
     from headstart.recipes.recipe import Recipe
@@ -65,7 +65,7 @@ _HOMES = {
         "WeightsError",
     ),
     "headstart.evaluation.compare": ("Comparison",),
-    "headstart.evaluation.measure": ("Evaluation",),
+    "headstart.evaluation.result": ("Evaluation",),
     "headstart.evaluation.sweep": ("Sweep",),
     "headstart.recipes.reader": ("load_recipe",),
     "headstart.recipes.recipe": ("Recipe",),

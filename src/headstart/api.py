@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from torch.utils.data import Dataset
 from headstart.core import TaskInfo
 from headstart.core.threat import ThreatModel
 from headstart.data import ImageSet, from_python
-from headstart.evaluation.evaluate import evaluate
+from headstart.evaluation.evaluate import evaluate as evaluate_by_settings
+from headstart.evaluation.result import Evaluation
 from headstart.fields import pixel_fraction
 from headstart.recipes.reader import load_recipe
+from headstart.runs.log import show_messages
 from headstart.training.own_loop import LoopMethod
 from headstart.training.train import TrainResult
 from headstart.training.train import train as train_by_recipe
@@ -40,11 +43,14 @@ def train(
             (image, label) without random transforms.
         model: name, or a network from images (B, C, H, W) in [0, 1] to logits (B, K). It is trained in place;
             layers that its owner has put into evaluation mode stay in it.
+        progress: show how far it is, and messages, on stderr.
         fields: recipe fields, such as ``epochs=10`` or ``epsilon="4/255"``.
 
     Raises:
         UserError: see ``headstart.training.train.train``.
     """
+    if progress:
+        show_messages()
     found = None if data is None or isinstance(data, str) else from_python(data)
     if data is not None:
         fields["data"] = data if found is None else found.name
@@ -60,6 +66,14 @@ def train(
         model=model if isinstance(model, nn.Module) else None,
         progress=progress,
     )
+
+
+@functools.wraps(evaluate_by_settings)
+def evaluate(source: str | Path | nn.Module, *, progress: bool = True, **arguments: Any) -> Evaluation:
+    """As in ``headstart.evaluation.evaluate``, with its messages on stderr where ``progress`` is asked for."""
+    if progress:
+        show_messages()
+    return evaluate_by_settings(source, progress=progress, **arguments)
 
 
 def load_method(
