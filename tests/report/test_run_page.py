@@ -134,3 +134,8 @@ def test_the_best_run_is_compared_image_by_image(run_of: Any, parsed: Any) -> No
     assert "Is the best one better?" in seen.text
     assert "Is the best one better?" not in parsed(run_page(runs)).text
     assert "Is the best one better?" not in parsed(run_page(runs[:1])).text
+
+
+def test_low_accuracies_have_different_ticks(run_of: Any, parsed: Any) -> None:
+    figure = parsed(run_page([run_of("a", robust=0.02), run_of("b", "fgsm-sdi", robust=0.01)])).figures["cost"]
+    assert figure["layout"]["yaxis"]["tickformat"] == ".1~%", "1.5% and 2%, not 2% twice"

@@ -118,7 +118,7 @@ def cost_against_robustness(points: list[Point], attack: str, name: str) -> Figu
         )
     figure.update_xaxes(title="training time, seconds", range=[0, 1.05 * slowest])
     top = 1.1 * max(0.01, *(point.interval[1] if point.interval else point.robust for point in points))
-    figure.update_yaxes(title=f"accuracy under {escape(attack)}", range=[-0.03 * top, top], tickformat=".0%")
+    figure.update_yaxes(title=f"accuracy under {escape(attack)}", range=[-0.03 * top, top], tickformat=".1~%")
     return _finished(figure, height=380, name=name, left=62)
 
 
@@ -180,7 +180,7 @@ def frontier(points: list[Point], unit: str, attack: str, name: str) -> Figure:
             cliponaxis=False,
         )
     figure.update_xaxes(title=unit, type="log", tickformat="~r", dtick="D2")
-    figure.update_yaxes(title=f"accuracy under {escape(attack)}", tickformat=".0%", rangemode="tozero")
+    figure.update_yaxes(title=f"accuracy under {escape(attack)}", tickformat=".1~%", rangemode="tozero")
     return _finished(figure, height=440, name=name, left=62)
 
 

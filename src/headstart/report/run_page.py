@@ -52,7 +52,7 @@ def run_page(runs: list[Json]) -> str:
         bars=any(point.interval for point in points),
         sweeps=sweeps,
         sizes=sorted({size for line in sweeps for size in line["accuracies"]}),
-        sweep=plots.sweeps(sweeps, name="sweep"),
+        sweep=plots.sweeps(sweeps, name="sweep") if sweeps else None,
         runs=_rows(groups, own),
         differing=[key for key in own[0] if key != "method"],  # which has a column already
     )
