@@ -15,7 +15,8 @@ from headstart.errors import SettingError
 from tests.attacks.attack_models import linear_task
 
 Attack = Callable[..., Tensor]
-SETTINGS = {"autoattack": {}, "cr_attack": {"rounds": 1}, "fgsm": {}, "pgd": {"steps": 20}}
+SETTINGS: dict[str, dict[str, int]] = {"autoattack": {}, "cr_attack": {"rounds": 1}, "fgsm": {}, "pgd": {"steps": 20}}
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name == "autoattack" else name for name in SETTINGS]
 
 
 def test_every_public_attack_has_the_same_signature() -> None:
@@ -26,7 +27,7 @@ def test_every_public_attack_has_the_same_signature() -> None:
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", NAMES)
 def test_it_fools_the_model_inside_the_threat_model(name: str, norm: str) -> None:
     model, x, y = linear_task(12)
     y[:2] = (y[:2] + 1) % 10  # wrong without attack
@@ -44,7 +45,7 @@ def test_it_fools_the_model_inside_the_threat_model(name: str, norm: str) -> Non
     assert 0 < right < 10
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_model_is_left_as_it_was(name: str, network: nn.Module, images: Tensor, labels: Tensor) -> None:
     network[0].weight.requires_grad_(False)
     asks = [p.requires_grad for p in network.parameters()]
@@ -58,6 +59,7 @@ def test_the_model_is_left_as_it_was(name: str, network: nn.Module, images: Tens
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_autoattack_leaves_the_random_state_and_what_withstands_it(images: Tensor) -> None:
     model, x, y = linear_task(8)
     state = torch.get_rng_state()
