@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from headstart.evaluation.measure import evaluate_model
-
 from headstart.core.threat import ThreatModel
 from headstart.data import load
+from headstart.evaluation.evaluate import evaluate_model
+from headstart.evaluation.settings import EvaluationSettings
 from headstart.recipes.reader import load_recipe
 from headstart.runs.classifier import load_classifier
 from headstart.runs.environment import environment
@@ -52,10 +52,8 @@ def ours(precision: str) -> Contestant:
     """Robust or not, bool (N,), and seconds by attack, by ``evaluate_model``."""
 
     def contestant(model: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> tuple[Tensor, dict[str, float]]:
-        result = evaluate_model(
-            model, x, y, ThreatModel(epsilon), "standard", batch_size=SLICE, seed=SEED, search_precision=precision,
-            progress=False,
-        )  # fmt: skip
+        settings = EvaluationSettings("standard", batch_size=SLICE, seed=SEED, search_precision=precision)
+        result = evaluate_model(model, x, y, ThreatModel(epsilon), settings, progress=False)
         return torch.tensor([by is None for by in result.broken_by]), result.attack_seconds
 
     return contestant

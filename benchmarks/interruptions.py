@@ -23,7 +23,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from headstart.evaluation.measure import PER_IMAGE
+from headstart.evaluation.result import PER_IMAGE
 from headstart.runs.environment import environment
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -185,3 +185,15 @@ def test_files_that_do_not_serve_are_refused_in_one_line(
     assert re.search(said, printed.err)
     assert printed.err.count("\n") == 1
     assert printed.out == ""
+
+
+def test_the_seed_reaches_the_bootstrap(tmp_path: Path) -> None:
+    a, b = record("+" * 700 + "-" * 297), record("+" * 400 + "-" * 397 + "+" * 200)
+    paths = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path, content in zip(paths, (a, b), strict=True):
+        path.write_text(json.dumps(content))
+    drawn = {seed: compare_records(a, b, seed=seed).interval for seed in range(8)}
+    seed = next(seed for seed in drawn if drawn[seed] != drawn[0])
+    assert compare(*paths, seed=seed).interval == drawn[seed]
+    assert main(["compare", *map(str, paths), "--seed", str(seed), "--out", str(tmp_path / "out.json")]) == 0
+    assert tuple(json.loads((tmp_path / "out.json").read_text())["interval"]) == drawn[seed]

@@ -81,3 +81,11 @@ def test_its_lines_verify_saved_examples(
     exec(PYTHON[1], {"torch": torch, "model": model, "images": x, "epsilon": EPSILON})
     assert float(capsys.readouterr().out) == pytest.approx(saved.robust)
     assert 0 < saved.robust < saved.clean
+
+
+def test_its_attack_by_itself_stays_inside_the_threat_model() -> None:
+    x, y = held_out(20)
+    names = {"model": trained("pgd-at"), "images": x, "labels": y}
+    exec(PYTHON[2], names)
+    delta = names["x_adv"] - x
+    assert 0 < delta.abs().max() <= 8 / 255 + 1e-6

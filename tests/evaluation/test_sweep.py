@@ -97,3 +97,8 @@ def test_the_command_sweeps_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert record["accuracies"] == sorted(record["accuracies"], reverse=True)
     assert any("20 of " in warning for warning in record["warnings"])
     assert sweep(run_folder, suite="fgsm", n=20, progress=False).broken_at == record["broken_at"]
+
+
+def test_settings_that_a_sweep_does_without_are_refused() -> None:
+    with pytest.raises(UserError, match="devices is a setting of an evaluation, not of a sweep"):
+        sweep(Line(), data="digits", epsilon=0.1, devices=2)

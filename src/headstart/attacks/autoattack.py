@@ -99,31 +99,41 @@ def attack_of(
     version: str = "standard",
     remember: bool = False,
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """One attack of AutoAttack, as it is set up there, for batches.
+    """One attack of AutoAttack as it is set up there, from images (B, C, H, W) and labels (B,) to examples.
 
     Run on batches of what the previous attacks left correct, in order and with the same seed, the attacks give
-    what ``run_standard_evaluation`` gives. The global random generators are seeded anew for each batch.
-
-    The one adjustment is the number of targets below ten classes, where the authors' code warns and then stops
-    with an index error.
+    what ``run_standard_evaluation`` gives. The global random generators are seeded anew for each batch. The one
+    adjustment is the number of targets below ten classes, where the authors' code warns and then stops.
 
     Args:
         name: one of ``VERSIONS[version]``.
-        model: maps fp32 images (B, C, H, W) in [0, 1] to logits (B, K); in evaluation mode. Parameters that
-            require gradients receive them from FAB, at a cost: freeze them.
-        threat: the threat model.
-        classes: number of classes K.
-        seed: AutoAttack's seed.
+        model: in evaluation mode, and frozen, since FAB gives gradients to parameters that ask for them.
         device: where the batches are.
-        version: "standard", or "rand" for models with random forward passes.
         remember: the logits of an image depend on nothing else, so Square need not classify any twice.
 
-    Returns:
-        The attack, from images (B, C, H, W) and labels (B,) to adversarial examples of the same shape.
-
     Raises:
-        SettingError: unknown attack, a norm AutoAttack is not set up for, or too few classes for the attack.
+        SettingError: see ``autoattack``; unknown attack.
     """
+    _check(name, version, classes)
+    whole = _set_up(model, threat, seed, device, version)
+    whole.apgd.loss = name.removeprefix("apgd-") if version == "rand" else "ce"
+    whole.fab.targeted = True
+    whole.apgd_targeted.n_target_classes = whole.fab.n_target_classes = targets(classes)
+    chosen = {"apgd-t": whole.apgd_targeted, "fab-t": whole.fab, "square": whole.square}.get(name, whole.apgd)
+    logits = whole.model
+
+    @torch.no_grad()
+    def attack(x: Tensor, y: Tensor) -> Tensor:
+        if remember and x[:1].numel() <= _SMALL:
+            whole.square.predict = Remembering(logits)
+        x_adv: Tensor = chosen.perturb(x.contiguous(), y)  # AutoAttack takes views that other layouts do not have
+        return x_adv
+
+    return attack
+
+
+def _check(name: str, version: str, classes: int) -> None:
+    """Refuse an attack that does not exist, or that needs more classes."""
     if version not in VERSIONS:
         raise unknown("version of AutoAttack", version, VERSIONS)
     if name not in VERSIONS[version]:
@@ -135,27 +145,6 @@ def attack_of(
         raise SettingError(
             f"AutoAttack's {kind} compares {numeral} logits and the model has {classes} classes; use suite 'pgd'"
         )
-    whole = _set_up(model, threat, seed, device, version)
-    whole.apgd.loss = name.removeprefix("apgd-") if version == "rand" else "ce"
-    whole.fab.targeted = True
-    whole.apgd_targeted.n_target_classes = whole.fab.n_target_classes = targets(classes)
-    perturb = {
-        "apgd-ce": whole.apgd.perturb,
-        "apgd-dlr": whole.apgd.perturb,
-        "apgd-t": whole.apgd_targeted.perturb,
-        "fab-t": whole.fab.perturb,
-        "square": whole.square.perturb,
-    }[name]
-    logits = whole.model
-
-    @torch.no_grad()
-    def attack(x: Tensor, y: Tensor) -> Tensor:
-        if remember and x[:1].numel() <= _SMALL:
-            whole.square.predict = Remembering(logits)
-        x_adv: Tensor = perturb(x.contiguous(), y)  # AutoAttack takes views that other layouts do not have
-        return x_adv
-
-    return attack
 
 
 def highest_loss(

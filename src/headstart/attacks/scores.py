@@ -29,7 +29,7 @@ SCORES: dict[str, Score] = {"ce": cross_entropy, "margin": margin}
 
 
 def find_score(name: str) -> Score:
-    """The score of this name; UserError where there is none."""
+    """The score of this name; SettingError where there is none."""
     if name not in SCORES:
         raise unknown("score", name, SCORES)
     return SCORES[name]

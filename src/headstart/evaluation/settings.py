@@ -24,7 +24,7 @@ class EvaluationSettings:
     """What is evaluated besides the source, and how. Every field is a flag of ``headstart evaluate``.
 
     Attributes:
-        suite: the attacks; see ``headstart list suites``.
+        suite: attacks, see ``headstart list suites``; default standard, for sweep pgd, for compare as recorded or quick.
         data: test images, see ``headstart list datasets``; default what the weights were trained on.
         image_size: cut the centre out of images of mixed sizes and resize it; default as trained.
         image_column: of parquet and hub sets, where it cannot be found.
@@ -37,7 +37,7 @@ class EvaluationSettings:
         batch_size: images attacked at once; default 1000 on CUDA and 250 elsewhere.
         device: auto, cpu or cuda.
         devices: processes that share the work, each on a device of its own or on a part of the cores.
-        seed: of all attacks.
+        seed: of all random numbers.
         search_precision: fp32, or tf32 or bf16 to let attacks search faster; verdicts stay fp32.
         transfer_from: second network for suite full, of the same classes.
 
