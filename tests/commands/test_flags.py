@@ -117,6 +117,7 @@ def test_help_says_bounds_and_choices_but_no_types(capsys: pytest.CaptureFixture
         "--max_steps N stop after so many weight updates; schedules still follow the full length (at least 1)",
         "--precision {fp32,bf16} fp32, or bf16 for bfloat16 autocast around the network",
         "--data DATA data set, see headstart list datasets",
+        "--method_args {KEY: VALUE} settings of the method (also --method_args.KEY VALUE)",
     ):
         assert f"{part} --" in said
     for noise in ("type:", "default: null", "Optional", "``"):

@@ -15,10 +15,10 @@ from headstart.core import Clock, Method, Step, Target
 from headstart.core.threat import ThreatModel
 from headstart.errors import UserError
 from headstart.methods.aaer import AbnormalExamples
+from headstart.methods.awp import AdversarialWeights
 from headstart.methods.grad_align import GradientAlignment
-from headstart.methods.nuat import polar_factor
+from headstart.methods.guided import polar_factor
 from headstart.methods.registry import build_method, methods
-from headstart.parts.awp import AdversarialWeights
 from tests.helpers import THREAT, Batch, batches, clocks, info, run_method, sgd, tiny_net, update
 from tests.reference import literal_a
 

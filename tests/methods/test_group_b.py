@@ -400,9 +400,8 @@ def test_features_need_a_layer_to_read_them_from() -> None:
         Target(nn.Sequential(nn.Conv2d(3, 10, 8), nn.Flatten())).record_features()
 
 
-OURS = {"liet", "fast_bat", "free", "fgsm_pgi", "fgsm_pco", "fgsm_uap", "fgsm_fuap", "fgsm_law", "converge_smooth"}
-SDI = {"fgsm_sdi", "sdi_variants"}
-GROUP = [name for name, entry in methods().items() if entry.build.__module__.split(".")[-1] in OURS | SDI]
+OURS = {"liet", "fast_bat", "free", "fgsm_pgi", "fgsm_pco", "fgsm_sdi", "fgsm_uap", "fgsm_law", "converge_smooth"}
+GROUP = [name for name, entry in methods().items() if entry.build.__module__.split(".")[-1] in OURS]
 
 
 @pytest.mark.parametrize("name", GROUP)

@@ -75,6 +75,7 @@ def test_names_that_do_not_exist() -> None:
     for name, said in [
         ("digits/fgsm-rz", "did you mean 'digits/fgsm-rs'"),
         ("dgits/fgsm-rs", "did you mean 'digits/fgsm-rs'"),
+        ("./mine", r"unknown recipe './mine' \(allowed: .*digits/METHOD"),
         ("digits", "unknown recipe 'digits'; did you mean 'digits/METHOD'?"),
         ("nowhere.yaml", "nowhere.yaml does not exist"),
     ]:

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from headstart.core import Clock, Method, Passes, Step, Target
 from headstart.errors import UserError
-from headstart.methods.fgsm_sdi import GeneratorInit, decay
 from headstart.methods.registry import build_method
-from headstart.parts.generator import Generator
+from headstart.parts.generator import Generator, GeneratorInit, decay
 from tests.helpers import IMAGE_SHAPE, THREAT, batches, clocks, info, run_method, sgd, tiny_net, update
 from tests.reference import literal
 from tests.reference.literal import LiteralGenerator, LiteralSDI, copy_generator

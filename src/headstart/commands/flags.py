@@ -30,8 +30,10 @@ def add_fields(
     hints, bounded, texts = get_type_hints(cls), get_type_hints(cls, include_extras=True), attributes(cls)
     for field in dataclasses.fields(cls):
         if field.name not in skip and (only is None or field.name in only):
-            allowed = limits(bounded[field.name])
-            text = texts[field.name].rstrip(".") + (f" ({allowed})" if allowed else "")
+            note = limits(bounded[field.name])
+            if describe(hints[field.name]) == KINDS[dict]:
+                note = f"also --{field.name}.KEY VALUE"
+            text = texts[field.name].rstrip(".") + (f" ({note})" if note else "")
             parser.add_argument(f"--{field.name}", type=hints[field.name], default=argparse.SUPPRESS, help=text)
 
 

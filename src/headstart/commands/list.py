@@ -35,7 +35,7 @@ def rows_of(what: str) -> list[dict[str, str]]:
     """Rows with at least ``name`` and ``summary``; methods also ``source`` and ``passes``.
 
     Raises:
-        UserError: no such list.
+        SettingError: no such list.
     """
     if what not in LISTS:
         raise unknown("list", what, LISTS)

@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser
 
 from headstart.commands import bench, compare, demo, evaluate, list, pull, push, report, sweep, train
 from headstart.commands.flags import Help
-from headstart.errors import LostProcess, UserError, unknown
+from headstart.errors import LostProcess, SettingError, UserError, unknown
 from headstart.fields import describe
 from headstart.runs.log import show_messages
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             options = parser.parse_args(arguments)
         except argparse.ArgumentError as error:
-            raise UserError(_explain(str(error), arguments)) from error
+            raise SettingError(_explain(str(error), arguments)) from error
         command = options.pop("command")
         return int(COMMANDS[command][0].run(options.pop(command)))
     except UserError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -49,6 +49,8 @@ class Step:
         clean: logits at x, when a part needs them.
         delta: perturbation after the ascent, or None for none.
         logits: logits at x + delta, with the graph of the weight update.
+        needs: what the method asks of its ascent besides a perturbation, see Part.
+        notes: what one part of a method leaves for another, by a name of their own.
     """
 
     x: Tensor
@@ -63,3 +65,5 @@ class Step:
     clean: Tensor | None = None
     delta: Tensor | None = None
     logits: Tensor | None = None
+    needs: frozenset[str] = frozenset()
+    notes: dict[str, Tensor] = field(default_factory=dict)

@@ -12,7 +12,7 @@ import torch._functorch.config
 from torch import Tensor, nn
 
 from headstart.core.layers import output_layer
-from headstart.errors import UserError
+from headstart.errors import WeightsError
 
 BatchNormMode = Literal["train", "train-frozen-stats", "eval"]
 
@@ -136,13 +136,13 @@ class Target:
         """From now on every pass leaves in ``features`` what the network's last layer reads, (B, D), graph and all.
 
         Raises:
-            UserError: the network has no linear layer at its end.
+            WeightsError: the network has no linear layer at its end.
         """
         if self._recording:
             return
         found = output_layer(self.module)
         if found is None:
-            raise UserError("this method reads penultimate features; the network needs a linear layer at its end")
+            raise WeightsError("this method reads penultimate features; the network needs a linear layer at its end")
         found[1].register_forward_pre_hook(lambda _, inputs: setattr(self, "features", inputs[0]))
         self._recording = True
 

@@ -15,7 +15,7 @@ from headstart.parts.ascents import SignSteps
 from headstart.parts.inits import Uniform, Zero
 from headstart.parts.losses import CrossEntropy
 
-PASSES = "5F 1Bx 4B, three of each as one pass of 3 batches"
+PASSES = "5F 1Bx 4B; 3F and 3B of them as one pass of 3 batches"
 
 
 class LinearityError(CrossEntropy):

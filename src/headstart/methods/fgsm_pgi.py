@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from headstart.core.method import Init, Method, TaskInfo
 from headstart.methods.registry import register
-from headstart.parts.aligned import aligned
 from headstart.parts.losses import smoothing_of
 from headstart.parts.memory import BatchMemory, MomentumPrior, Remembered, perturbation_memory, published_reset
+from headstart.parts.pairing import paired
 
 SOURCE = "Jia et al., ECCV 2022"
 
@@ -16,7 +16,7 @@ def prior_guided(
 ) -> Method:
     """Step and loss common to BP, EP and MEP; a smoothing of None is the published true-class weight of 0.6."""
     smoothing = smoothing_of(0.6, info.classes) if label_smoothing is None else label_smoothing
-    return aligned(init, weight, relative_alpha, smoothing)
+    return paired(init, weight, relative_alpha, smoothing)
 
 
 @register("fgsm-bp", source=SOURCE, passes="2F 1Bx 2B")

@@ -8,7 +8,7 @@ from torch import Tensor
 from headstart.core.method import Method, TaskInfo
 from headstart.core.step import Step
 from headstart.core.target import BatchNormMode, Target
-from headstart.errors import UserError
+from headstart.errors import SettingError
 from headstart.methods.registry import ANY_NORM, register
 from headstart.parts.ascents import SignSteps
 from headstart.parts.inits import Uniform
@@ -43,7 +43,7 @@ class CheckpointStep(SignSteps):
 @register(
     "fgsm-ckpt",
     source="Kim, Lee, Lee, AAAI 2021 (ssat by its other name)",
-    passes="(c+1)F 1Bx 1B",
+    passes="(c+1)F 1Bx 1B, c = checkpoints (3)",
     norms=ANY_NORM,
     same_as="ssat",
 )
@@ -68,5 +68,5 @@ def build(
             Checkpoints are always tried in evaluation mode.
     """
     if checkpoints < 1:
-        raise UserError(f"checkpoints is {checkpoints}; it must be at least 1 (the paper's is 3)")
+        raise SettingError(f"checkpoints is {checkpoints}; it must be at least 1 (the paper's is 3)")
     return Method(Uniform(), CheckpointStep(relative_alpha, checkpoints, batch_norm), CrossEntropy(label_smoothing))

@@ -55,7 +55,7 @@ class SignSteps(Ascent):
                 x if delta is None else x + delta,
                 lambda z: self.score(step, z),
                 batch_norm=self.batch_norm,
-                keep=self.keep and k == 0,
+                keep=k == 0 and "logits0" in step.needs,
             )
             if k == 0:
                 step.grad0, step.logits0 = grad, logits

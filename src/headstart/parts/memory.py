@@ -9,7 +9,7 @@ from headstart.core import distributed
 from headstart.core.method import Init, TaskInfo
 from headstart.core.step import Step
 from headstart.core.target import Target
-from headstart.errors import UserError
+from headstart.errors import DataError, OutOfMemory, SettingError
 
 
 class SampleMemory(nn.Module):
@@ -28,7 +28,8 @@ class SampleMemory(nn.Module):
             read, zero where nothing was seen. Otherwise in the frame of the augmented image, whatever it was.
 
     Raises:
-        UserError: aligned, where crops are rescaled, or not enough memory.
+        SettingError: aligned, where crops are rescaled.
+        OutOfMemory: the table does not fit.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class SampleMemory(nn.Module):
     ) -> None:
         super().__init__()
         if aligned and info.rescaled:
-            raise UserError(
+            raise SettingError(
                 "this method remembers perturbations by their place in the image, which crops of random scale "
                 "(image_size) lose; choose one without aligned memory, or images of one size without image_size"
             )
@@ -54,15 +55,20 @@ class SampleMemory(nn.Module):
             rows = torch.zeros(shape, dtype=dtype)
         except RuntimeError as error:  # how torch says that there is not so much memory
             size = shape[0] * shape[1] * dtype.itemsize / 2**30
-            raise UserError(
+            raise OutOfMemory(
                 f"this method remembers {shape[0]} samples in {size:.0f} GB of memory; choose one that does not"
             ) from error
         self.rows: Tensor
         self.register_buffer("rows", rows, persistent=False)
 
     def locate(self, step: Step) -> Tensor:
-        """The rows of the batch, (B,)."""
-        assert step.index is not None, "per-sample memory needs Step.index"
+        """The rows of the batch, (B,).
+
+        Raises:
+            DataError: the step does not say which samples it has.
+        """
+        if step.index is None:
+            raise DataError("this method remembers samples: pass index, the row of each in the training set, (B,)")
         return step.index // distributed.world_size()
 
     def read(self, step: Step) -> Tensor:
@@ -150,7 +156,7 @@ class Remembered(Init):
     def __init__(self, memory: SampleMemory, *, reset_every: int | None = None, box: bool = False) -> None:
         super().__init__()
         if reset_every is not None and reset_every < 1:
-            raise UserError(f"reset_every is {reset_every}; it must be at least 1 epoch")
+            raise SettingError(f"reset_every is {reset_every}; it must be at least 1 epoch")
         self.memory, self.reset_every, self.box = memory, reset_every, box
 
     def forward(self, target: Target, step: Step) -> Tensor:

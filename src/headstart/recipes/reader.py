@@ -55,12 +55,12 @@ def recipe_fields(name: str) -> dict[str, Any]:
     """The fields that a recipe sets, by name or from a YAML file."""
     if Path(name).suffix in YAML:
         return _from_file(Path(name))
+    from headstart.methods.registry import methods
+
     books = _books()
     dataset, _, method = name.partition("/")
     if dataset not in books or not method:
-        raise unknown("recipe", name, [f"{book}/{method or 'METHOD'}" for book in books])
-    from headstart.methods.registry import methods
-
+        raise unknown("recipe", name, [f"{book}/{method if method in methods() else 'METHOD'}" for book in books])
     if method not in methods():
         raise unknown("recipe", name, [f"{dataset}/{m}" for m in methods()])
     return merge(merge(_base(dataset, books), {"method": method}), _changes(dataset, method, books))

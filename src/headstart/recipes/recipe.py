@@ -48,10 +48,10 @@ class Recipe:
         pad: random crop shift in pixels, with a random flip; 0 for no augmentation. Without effect beside image_size.
         samples: train on the first so many images alone, the validation part among them; null for all.
         val_size: images held out of the training set for choosing the checkpoint.
-        optimizer: sgd, adam or adamw.
+        optimizer: rule of the weight update.
         lr: peak learning rate.
-        momentum: of SGD.
-        weight_decay: on every parameter.
+        momentum: momentum of SGD.
+        weight_decay: weight decay, on every parameter.
         schedule: learning rate over the run, stepped at every update.
         peak: share of the run at which one-cycle and triangular reach the peak.
         milestones: epochs at which multi-step multiplies the rate by 0.1.
@@ -61,8 +61,8 @@ class Recipe:
         precision: fp32, or bf16 for bfloat16 autocast around the network.
         compile: compile the network with torch.compile.
         cuda_graphs: on one CUDA device, record updates and replay them where the method allows it.
-        seed: of initial weights, order, augmentation and every random start.
-        device: auto takes CUDA where there is one.
+        seed: seed of initial weights, order, augmentation and every random start.
+        device: where to train; auto takes CUDA where there is one.
         devices: processes on this node; torchrun and SLURM say it themselves.
         num_nodes: nodes; torchrun and SLURM say it themselves.
         sync_batch_norm: batch statistics over all processes (CUDA only) instead of each process's own.
