@@ -24,7 +24,7 @@ class EvaluationSettings:
     """What is evaluated besides the source, and how. Every field is a flag of ``headstart evaluate``.
 
     Attributes:
-        suite: attacks, see ``headstart list suites``; default standard, for sweep pgd, for compare as recorded or quick.
+        suite: see ``headstart list suites``; default standard, for sweep pgd, for compare as recorded or quick.
         data: test images, see ``headstart list datasets``; default what the weights were trained on.
         image_size: cut the centre out of images of mixed sizes and resize it; default as trained.
         image_column: of parquet and hub sets, where it cannot be found.
