@@ -135,7 +135,8 @@ def throughput(batch_sizes: tuple[int, ...], names: Sequence[str] = MEASURED, **
     """Seconds per update, images/s, memory, and the share of the bound that the eager passes of that batch size set."""
 
     def piece(context: Context) -> dict[str, Any]:
-        rows, passes = [], {}
+        rows: list[dict[str, Any]] = []
+        passes = {}
         for batch_size in batch_sizes[:1] if context.tiny else batch_sizes:
             workload = context.workload(batch_size, bf16=True, **({} if context.tiny else settings))
             passes[batch_size] = pass_times(context.workload(batch_size, bf16=True), 2 if context.tiny else 20)
@@ -164,7 +165,7 @@ def throughput(batch_sizes: tuple[int, ...], names: Sequence[str] = MEASURED, **
         fastest = {
             name: max(
                 (row for row in rows if row["method"] == name and "images_per_second" in row),
-                key=lambda row: row["images_per_second"],
+                key=lambda row: float(row["images_per_second"]),
             )["batch_size"]
             for name in names
         }
@@ -209,7 +210,7 @@ def literal(context: Context) -> dict[str, Any]:
         ("headstart bf16", {"bf16": True}),
         ("headstart bf16 graphs", {"bf16": True, "graphs": not context.tiny}),
     ]
-    steps: dict[str, Callable[[int], float | None]] = {}
+    steps: dict[str, Callable[[int], Any]] = {}
     for name, setting in settings:
         workload = context.workload(128, **setting)
         steps[name] = literal_sdi_step(workload) if name.startswith("literal") else method_step(workload, "fgsm-sdi")
