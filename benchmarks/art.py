@@ -87,9 +87,9 @@ def compare(model: str, batch_size: int, batches: int, rounds: int) -> dict[str,
             seconds = mean_seconds(step, turn, device) * len(turn)
             if r:
                 times[name].append(seconds / (batches * batch_size))
-    seconds = {name: statistics.median(values) for name, values in times.items()}
+    medians = {name: statistics.median(values) for name, values in times.items()}
     ratios = {
-        f"{method} {precision}": seconds[f"{method} {precision}"] / seconds[f"ART {pair}"]
+        f"{method} {precision}": medians[f"{method} {precision}"] / medians[f"ART {pair}"]
         for pair, (method, _) in PAIRS.items()
         for precision in ("fp32", "bf16")
     }
@@ -98,7 +98,7 @@ def compare(model: str, batch_size: int, batches: int, rounds: int) -> dict[str,
         "batch_size": batch_size,
         "batches": batches,
         "rounds": rounds,
-        "seconds_per_image": seconds,
+        "seconds_per_image": medians,
         "ratio_to_art": ratios,
         "target": {**TARGET, "value": ratios["fgsm-rs bf16"], "met": ratios["fgsm-rs bf16"] <= TARGET["limit"]},
         "environment": {**environment(device), "art": metadata.version("adversarial-robustness-toolbox")},

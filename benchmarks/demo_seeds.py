@@ -29,7 +29,7 @@ def main() -> None:
             demo = run_demo(Path(folder), seed, n=500)
             details = json.loads(DemoFolder(Path(folder)).details.read_text())
             demos.append({**demo, "collapse": details["collapse"], "passes": details["passes"]})
-    record = {"demos": demos, "summary": summary(demos)}
+    record: dict[str, Any] = {"demos": demos, "summary": summary(demos)}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(record, indent=1) + "\n")
     print(markdown(record["summary"]))

@@ -92,12 +92,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def trial(run: Path, kind: str, draw: random.Random, updates: int, expected: dict[str, Any]) -> dict[str, Any]:
     """Strike a run once, resume it to the end, and say what was lost and whether the end is the expected one."""
-    strike = {"kind": kind, "share": draw.random(), "chance": draw.random(), "updates": updates, "note": f"{run}.json"}
+    note = Path(f"{run}.json")
+    strike = {"kind": kind, "share": draw.random(), "chance": draw.random(), "updates": updates, "note": str(note)}
     command = [sys.executable, __file__, "--strike", json.dumps(strike), str(run)]
     code = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL).returncode
     if code != EXITS.get(kind, -signal.SIGKILL):
         raise RuntimeError(f"{kind}: the training ended with {code}")
-    struck = json.loads(Path(strike["note"]).read_text())["update"]
+    struck = json.loads(note.read_text())["update"]
     last, previous = (run / "checkpoints" / name for name in ("last.pt", "previous.pt"))
     if kind == "damaged checkpoint" and previous.exists():  # of a first and only checkpoint nothing could take over
         os.truncate(last, int(draw.random() * last.stat().st_size))

@@ -226,7 +226,7 @@ class Record:
                 table.add_row(*(cell(row) for _, cell in COLUMNS))
             console.print(table)
         for verdict in self.verdicts():
-            (name, value), missed = *verdict["worst"].items(), verdict["missed_by"]
+            ((name, value),), missed = verdict["worst"].items(), verdict["missed_by"]
             outcome = f"missed by {', '.join(missed)}" if missed else "met"
             console.print(f"{verdict['target']}: at most {verdict['limit']}; worst {value:.3f} ({name}): {outcome}")
 

@@ -20,14 +20,18 @@ SLOW = {
     "test_bench",
     "test_compile",
     "test_cr",
+    "test_cross_checks",
     "test_hub",
     "test_main",
     "test_runs",
     "test_train",
+    "test_a_run_that_went_back_resumes_exactly",
     "test_euclidean_training_makes_digits_robust",
     "test_every_built_in_recipe_is_valid",
+    "test_few_classes_are_all_targets",
     "test_resumes_to_the_same_end",
     "test_saved_state_continues_as_if_uninterrupted",
+    "test_update_never_waits_for_the_device",
 }
 """Folders, modules and tests that train, evaluate or start processes; they get the marker ``slow`` here."""
 

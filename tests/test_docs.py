@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
+import importlib.util
 import io
 import json
 import re
@@ -26,7 +26,10 @@ from headstart.recipes.reader import load_recipe
 from tests.helpers import CLASSES, IMAGE_SHAPE, THREAT, batches, info, sgd, tiny_net
 
 ROOT = Path(headstart.__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 COMPARISON = (ROOT / "docs" / "comparison.md").read_text()
 METHODS = (ROOT / "docs" / "methods.md").read_text()
 COLUMNS = ["name", "update", "passes", "memory", "source", "differs from the published code"]
@@ -244,3 +247,22 @@ def test_named_paths_exist() -> None:
     assert len(paths) >= 6
     folders = [ROOT, ROOT / "src" / "headstart", ROOT / "benchmarks"]
     assert [path for path in paths if not any((folder / path).is_dir() for folder in folders)] == []
+
+
+def test_the_glossary_names_what_exists() -> None:
+    """The third column: files, and names that stand in the source."""
+    table = (ROOT / "CONTRIBUTING.md").read_text().split("| word | meaning | in code |")[1].split("\n\n")[0]
+    package = ROOT / "src" / "headstart"
+    source = "\n".join(path.read_text() for path in package.rglob("*.py"))
+    rows = [row.split("|")[1:-1] for row in table.splitlines()[2:]]
+    assert len(rows) >= 30
+    named = [name for row in rows for name in re.findall(r"`([^`]+)`", row[2])]
+    assert [n for n in named if not ((package / n).exists() if "/" in n else re.search(rf"\b{n}\b", source))] == []
+
+
+def test_the_changelog_names_modules_that_exist() -> None:
+    """The right column of the table of what moved, where it gives names in full."""
+    rows = re.findall(r"^  \| `.*\| (.*) \|$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert len(rows) >= 8
+    for name in re.findall(r"`(headstart[\w.]+)`", " ".join(rows)):
+        assert importlib.util.find_spec(name) is not None, name

@@ -41,7 +41,7 @@ def test_fields_in_their_bounds() -> None:
         ({"count": 4}, "count is 4; it must be above 0 and at most 3, or null$"),
     ]:
         with pytest.raises(SettingError, match=said):
-            Bounded(**given)
+            Bounded(**given)  # type: ignore[arg-type]
 
 
 def test_types_in_words() -> None:

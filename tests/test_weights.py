@@ -62,7 +62,8 @@ def stored(content: Any, folder: Path, name: str = "weights.pt") -> Path:
 
 
 def load(path: Path, classes: int = 3, **settings: Any) -> nn.Module:
-    return load_classifier(path, **({"model": "small", "model_args": ARGS, "classes": classes} | settings)).network
+    given: dict[str, Any] = {"model": "small", "model_args": ARGS, "classes": classes}
+    return load_classifier(path, **(given | settings)).network
 
 
 def equal(one: nn.Module, other: nn.Module) -> bool:

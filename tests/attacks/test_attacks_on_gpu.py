@@ -57,11 +57,11 @@ def test_verdicts_are_those_of_the_cpu(suite: str, precision: str) -> None:
 def test_tf32_is_off_inside_and_restored(on_gpu: tuple[nn.Module, Tensor, Tensor], threat: ThreatModel) -> None:
     network, x, y = on_gpu
     seen = []
-    network.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.conv.fp32_precision))
-    before = torch.backends.cudnn.conv.fp32_precision
+    network.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.conv.fp32_precision))  # type: ignore[attr-defined]
+    before = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
     measure(network, x.cpu(), y.cpu(), threat, "pgd")
     assert set(seen) == {"ieee"}
-    assert torch.backends.cudnn.conv.fp32_precision == before
+    assert torch.backends.cudnn.conv.fp32_precision == before  # type: ignore[attr-defined]
 
 
 def test_random_state_is_left_as_it_was(on_gpu: tuple[nn.Module, Tensor, Tensor], threat: ThreatModel) -> None:

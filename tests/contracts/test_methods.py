@@ -155,7 +155,7 @@ def test_saved_state_continues_as_if_uninterrupted(name: str, tmp_path: Path) ->
     net, method = tiny_net(), build(name)
     optimizer = sgd(net)
     run_method(method, net, SECOND_EPOCH[:stop], epochs_of=PER_EPOCH, optimizer=optimizer)
-    parts = {"network": net, "method": method, "optimizer": optimizer}
+    parts: dict[str, Any] = {"network": net, "method": method, "optimizer": optimizer}
     torch.save({key: part.state_dict() for key, part in parts.items()}, tmp_path / "state.pt")
     random_state = torch.get_rng_state()
     losses = run_method(method, net, SECOND_EPOCH, epochs_of=PER_EPOCH, optimizer=optimizer, start=stop)

@@ -70,7 +70,7 @@ def test_cameras_held_any_way(orientation: int) -> None:
     """Stored so that turning it as noted gives the picture, whole or in part."""
     back = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}[orientation]
     moves = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # PIL's names for the same turns
-    stored = Image.fromarray(COLOUR) if back == 1 else Image.fromarray(COLOUR).transpose(moves[back])
+    stored = Image.fromarray(COLOUR) if back == 1 else Image.fromarray(COLOUR).transpose(Image.Transpose(moves[back]))
     assert np.array_equal(whole(turned(stored, orientation)), COLOUR)
     part = resized(turned(stored, orientation), 10, lambda width, height: (0, 5, 10, 15))
     assert np.array_equal(part, COLOUR[5:15, :10])

@@ -141,7 +141,7 @@ def test_fewer_labels_than_images() -> None:
 
 
 def test_trains_and_evaluates_a_dataset(tmp_path: Path) -> None:
-    fields = {"val_size": 4, "epochs": 1, "batch_size": 8, "model_args": {"blocks": [1], "widths": [4]}}
+    fields: dict[str, Any] = {"val_size": 4, "epochs": 1, "batch_size": 8, "model_args": {"blocks": [1], "widths": [4]}}
     run = headstart.train(
         "cifar10-small/fgsm-rs", tmp_path / "run", data=Pairs(12), progress=False, image_size=SIZE, workers=0, **fields
     )

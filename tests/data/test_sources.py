@@ -322,7 +322,7 @@ def half(cell: dict[str, bytes] | None) -> dict[str, bytes | None]:
     return {"bytes": cell["bytes"][: len(cell["bytes"]) // 2], "path": None}
 
 
-BAD = {
+BAD: dict[str, Any] = {
     "half a png": half(encoded(pixels(1)[0])),
     "half a jpeg": half(encoded(pixels(1, size=(64, 64))[0], "JPEG")),
     "text": {"bytes": b"not an image", "path": None},

@@ -147,7 +147,7 @@ def fixed_size(classes: int) -> nn.Module:
 )
 def test_bad_settings_are_refused(weights: Path, settings: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        evaluate(weights, **{"suite": "fgsm", "data": pictures(), "device": "cpu", "progress": False} | settings)
+        evaluate(weights, **dict[str, Any](suite="fgsm", data=pictures(), device="cpu", progress=False) | settings)
 
 
 def test_plain_weights_need_data_and_epsilon(network: nn.Module, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def attacked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     call = Attacker.__call__
 
     def noted(self: Attacker, x: Tensor, y: Tensor, seed: int) -> Any:
-        if self.name in Attacker.die_in:
+        if self.name in Attacker.die_in:  # type: ignore[attr-defined]
             raise Killed
         batches.append(self.name)
         return call(self, x, y, seed)
@@ -77,7 +77,8 @@ def test_an_interrupted_evaluation_ends_like_any_other(
 ) -> None:
     whole = run(suite=suite, save_examples=tmp_path / "whole.safetensors")
     names = list(dict.fromkeys(attacked))
-    files = {"partial": tmp_path / "part.safetensors", "save_examples": tmp_path / "resumed.safetensors"}
+    part = tmp_path / "part.safetensors"
+    files: dict[str, Any] = {"partial": part, "save_examples": tmp_path / "resumed.safetensors"}
     for name in names[1:]:  # each time one attack further
         die_in(monkeypatch, name, suite=suite, **files)
         assert files["partial"].exists()

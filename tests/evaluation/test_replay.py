@@ -134,7 +134,7 @@ def test_a_run_evaluated_before_replays(tmp_path: Path, capsys: Capture) -> None
     weights = tmp_path / "model.safetensors"
     torch.manual_seed(0)
     save_file(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).state_dict(), weights)
-    asked = {"model": f"{__name__}:linear", "data": "digits", "epsilon": 0.02, "n": 20, "suite": "fgsm"}
+    asked: dict[str, Any] = {"model": f"{__name__}:linear", "data": "digits", "epsilon": 0.02, "n": 20, "suite": "fgsm"}
     found = evaluate(weights, device="cpu", progress=False, **asked)
     record = tmp_path / "old.json"
     record.write_text(json.dumps({key: value for key, value in found.to_json().items() if key != "request"}))

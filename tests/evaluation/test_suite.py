@@ -216,7 +216,7 @@ def test_precision_switches_are_strict_within_and_restored_after(
     network: nn.Module, images: Tensor, labels: Tensor
 ) -> None:
     inside = []
-    network.register_forward_hook(lambda *_: inside.append(torch.backends.mkldnn.matmul.fp32_precision))
+    network.register_forward_hook(lambda *_: inside.append(torch.backends.mkldnn.matmul.fp32_precision))  # type: ignore[attr-defined]
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:

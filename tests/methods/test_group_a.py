@@ -14,14 +14,18 @@ from torch import Tensor, nn
 from headstart.core import Clock, Method, Step, Target
 from headstart.core.threat import ThreatModel
 from headstart.errors import UserError
+from headstart.methods import registry
 from headstart.methods.aaer import AbnormalExamples
 from headstart.methods.awp import AdversarialWeights
 from headstart.methods.grad_align import GradientAlignment
 from headstart.methods.guided import polar_factor
-from headstart.methods.registry import build_method, methods
+from headstart.methods.registry import methods
 from headstart.recipes.reader import load_recipe
 from tests.helpers import THREAT, Batch, batches, clocks, info, run_method, sgd, tiny_net, update
 from tests.reference import literal_a
+
+build_method: Callable[..., Any] = registry.build_method
+"""Typed for tests that read the parts by names of their own."""
 
 # In double precision: in single, methods that raise a divergence near its minimum, or weigh an error by 1,000, turn
 # roundings into other signs. A wrong detail, such as a clip or a mode of batch-norm, shows at 1e-4 and above.

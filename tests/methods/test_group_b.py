@@ -13,13 +13,17 @@ from headstart.core import Clock, Method, Step, Target
 from headstart.core.threat import ThreatModel
 from headstart.data import ImageSet, ResidentLoader
 from headstart.errors import UserError
-from headstart.methods.registry import build_method, methods
+from headstart.methods import registry
+from headstart.methods.registry import methods
 from headstart.parts.losses import jensen_shannon
 from headstart.parts.memory import SampleMemory, shifted
 from headstart.training.average import WeightAverage
 from tests.helpers import IMAGE_SHAPE, THREAT, Batch, batches, info, run_method, sgd, tiny_net
 from tests.reference import literal_b
 from tests.reference.literal import LiteralGenerator, copy_generator
+
+build_method: Callable[..., Any] = registry.build_method
+"""Typed for tests that read the parts by names of their own."""
 
 TOLERANCE = 1e-6
 EPS = THREAT.epsilon
