@@ -39,9 +39,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import INTERVAL, MethodStep, Workload
 from headstart.data.streamed import random_crop
-from headstart.methods.fgsm_sdi import GeneratorInit
 from headstart.models import build_model
-from headstart.parts.generator import Generator
+from headstart.parts.generator import Generator, GeneratorInit
 from headstart.recipes.reader import load_recipe
 from headstart.runs.environment import environment
 

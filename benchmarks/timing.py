@@ -20,9 +20,9 @@ from headstart.core import Clock, Passes, Step, Target, TaskInfo
 from headstart.core.layers import output_layer
 from headstart.core.method import GraphKey
 from headstart.core.threat import ThreatModel
-from headstart.methods.fgsm_sdi import GeneratorInit
 from headstart.methods.registry import build_method
 from headstart.models import build_model
+from headstart.parts.generator import GeneratorInit
 from headstart.training.graphs import GraphedUpdates
 
 EPSILON = 8 / 255

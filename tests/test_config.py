@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from headstart.errors import UserError
-from headstart.recipes.fields import pixel_fraction
+from headstart.fields import pixel_fraction
 from headstart.recipes.reader import load_recipe, recipe_names, save_recipe
 from headstart.recipes.recipe import Recipe
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from headstart.runs.classifier import load_classifier, read_weights
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -20,7 +21,6 @@ from headstart.errors import UserError
 from headstart.evaluation.evaluate import evaluate
 from headstart.models import build_model, normalization_of, normalized
 from headstart.recipes.reader import load_recipe
-from headstart.runs.classifier import load_classifier, read_weights
 from headstart.training.train import train
 from tests.training.runs import tiny
 

@@ -12,8 +12,8 @@ from headstart.core import Clock, Step, Target, TaskInfo
 from headstart.core.threat import ThreatModel
 from headstart.data import ImageSet, from_python
 from headstart.evaluation.evaluate import evaluate
+from headstart.fields import pixel_fraction
 from headstart.methods.registry import build_method
-from headstart.recipes.fields import pixel_fraction
 from headstart.recipes.reader import load_recipe
 from headstart.training.train import TrainResult
 from headstart.training.train import train as train_by_recipe

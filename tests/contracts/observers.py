@@ -21,6 +21,7 @@ class ConvolutionCounter(TorchDispatchMode):
 
     Attributes:
         passes: seen at the network's first convolution.
+        images: that went through each of these passes.
         weight_gradients: of each convolution of the network.
     """
 
@@ -28,18 +29,21 @@ class ConvolutionCounter(TorchDispatchMode):
         super().__init__()
         convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
         self.first = convolutions[0].weight.data_ptr()
-        self.passes = Passes()
+        self.passes, self.images = Passes(), Passes()
         self.weight_gradients = {m.weight.data_ptr(): 0 for m in convolutions}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is aten.convolution.default and args[1].data_ptr() == self.first:
             self.passes.forwards += 1
+            self.images.forwards += len(args[0])
         elif func is aten.convolution_backward.default and (weight := args[2].data_ptr()) in self.weight_gradients:
             to_input, to_weight, _ = args[-1]
             self.weight_gradients[weight] += to_weight
             if weight == self.first:
                 self.passes.backwards += to_weight
+                self.images.backwards += to_weight * len(args[1])
                 self.passes.input_gradients += to_input and not to_weight
+                self.images.input_gradients += (to_input and not to_weight) * len(args[1])
         return func(*args, **(kwargs or {}))
 
 

@@ -6,6 +6,7 @@ import functools
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +17,12 @@ from torch import Tensor, nn
 from headstart.core import Passes, Step, Target
 from headstart.core.threat import ThreatModel
 from headstart.data import Batch, ImageSet
-from headstart.methods.registry import methods
+from headstart.methods.registry import build_method, methods
 from headstart.training.train import Trainer, TrainResult, train
 from tests.contracts.conftest import build
 from tests.contracts.expectations import EXPECTED, Expected
 from tests.contracts.observers import ConvolutionCounter, HostSynchronisation, no_host_synchronisation
-from tests.helpers import THREAT, batches, clocks, run_method, sgd, tiny_net, update
+from tests.helpers import CLASSES, THREAT, batches, clocks, info, run_method, sgd, tiny_net, update
 from tests.training.runs import BATCHES, tiny
 
 PER_EPOCH = 4
@@ -75,10 +76,13 @@ def test_target_counts_the_passes_that_are_made(name: str) -> None:
 
 
 class Cost(NamedTuple):
-    """Of one update: index of the batch, passes as measured and as counted by Target, weight gradients per layer."""
+    """Of one update: index of the batch, passes as measured, images through them over those of the batch, passes as
+    counted by Target, and weight gradients per layer.
+    """
 
     batch: int
     measured: Passes
+    in_batches: tuple[float, float, float]
     counted: Passes
     weight_gradients: set[int]
 
@@ -93,14 +97,56 @@ def costs(name: str) -> list[Cost]:
             with ConvolutionCounter(net) as counter:
                 update(method, target, optimizer, batch, THREAT, clock)
             counter.passes.forwards -= EXPECTED[name].double_backwards
-            made.append(Cost(clock.batch, counter.passes, target.passes, set(counter.weight_gradients.values())))
+            counter.images.forwards -= EXPECTED[name].double_backwards * len(batch[0])
+            forwards, gradients, backwards = (images / len(batch[0]) for images in astuple(counter.images))
+            in_batches = forwards, gradients, backwards - EXPECTED[name].double_backwards
+            made.append(
+                Cost(clock.batch, counter.passes, in_batches, target.passes, set(counter.weight_gradients.values()))
+            )
     return made
 
 
-def test_registered_cost_is_the_expected_one(name: str, expects: Expected) -> None:
-    """Where the registry gives plain numbers, they are those of the table."""
-    if plain := re.fullmatch(r"(\d+)F (\d+)Bx (\d+)B", methods()[name].passes):
-        assert expects.passes(1) == Passes(*map(int, plain.groups()))
+# What ``list methods`` says of the cost, such as "(3+2/k)F (2+2/k)Bx 1B + generator, k = generator_every (20)": per
+# update, x/k every k batches of an epoch, then what else runs or is kept, what the letters stand for, and remarks.
+COST = re.compile(
+    r"(?P<F>\S+)F (?P<Bx>\S+)Bx (?P<B>\S+)B(?P<double> \+ double backward)?"
+    r"( \+ (generator|router|per-sample memory|two per-sample memories))?( per update)?"
+    r"(?P<letters>(, \w = \w+ (\(\d+\)|/ batch size))*)( of pgd-at| updates a batch)?(; .*)?"
+)
+
+
+def registered_cost(name: str, batch: int) -> tuple[float, float, float]:
+    """The cost that the registry gives for a batch of an epoch, under the settings of the table, in batches."""
+    said = COST.fullmatch(methods()[name].passes)
+    assert said, methods()[name].passes
+    given = EXPECTED[name].settings
+    given = given | given.get("method_args", {})
+    values: dict[str, float] = {"q": CLASSES / 8}
+    for letter, setting, default in re.findall(r"(\w) = (\w+) \((\d+)\)", said["letters"]):
+        values[letter] = given.get(setting, int(default))
+    values["due"] = batch % values.get("k", 1) == 0
+    forwards, gradients, backwards = (eval(said[kind].replace("/k", "*due"), {}, values) for kind in ("F", "Bx", "B"))
+    return forwards, gradients, backwards
+
+
+def test_registered_cost_is_the_measured_one(name: str, expects: Expected) -> None:
+    for cost in costs(name):
+        assert cost.in_batches == registered_cost(name, cost.batch), f"batch {cost.batch}"
+    assert ("double backward" in methods()[name].passes) == bool(expects.double_backwards)
+
+
+def test_the_cost_of_law_from_its_start_is_the_registered_one() -> None:
+    assert "2F where the reference is the start" in methods()["fgsm-law"].passes
+    method, net = build_method("fgsm-law", info(), {"reference": "initial"}), tiny_net()
+    target = Target(net)
+    update(method, target, sgd(net), batches(1)[0], THREAT, clocks(1)[0])
+    assert target.passes == Passes(2, 1, 2)
+
+
+def test_registered_cost_names_the_defaults(name: str) -> None:
+    for setting, default in re.findall(r"= (\w+) \((\d+)\)", methods()[name].passes):
+        declared = methods()["pgd-at" if name == "awp" else name].settings[setting]
+        assert declared in (int(default), None)  # None: the published value
 
 
 def test_saved_state_continues_as_if_uninterrupted(name: str, tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ from headstart.core import Clock, Method, Step, Target
 from headstart.core.threat import ThreatModel
 from headstart.errors import UserError
 from headstart.methods.aaer import AbnormalExamples
+from headstart.methods.awp import AdversarialWeights
 from headstart.methods.grad_align import GradientAlignment
-from headstart.methods.nuat import polar_factor
+from headstart.methods.guided import polar_factor
 from headstart.methods.registry import build_method, methods
-from headstart.parts.awp import AdversarialWeights
+from headstart.recipes.reader import load_recipe
 
 # In double precision: in single, methods that raise a divergence near its minimum, or weigh an error by 1,000, turn
 # roundings into other signs. A wrong detail, such as a clip or a mode of batch-norm, shows at 1e-4 and above.
@@ -32,6 +33,7 @@ NAMES = [
 
 Settings = dict[str, Any]
 RS_AAER = {"noise": 1.0, "relative_alpha": 1.25, "project": True, "l2": 2.5, "l3": 1.5}
+BENCHMARK_ELLE = {"weight": 1.0, "noise_scale": 1.0, "relative_alpha": 1.25, "box": True, "label_smoothing": 0.4}
 N_AAER = {"noise": 2.0, "relative_alpha": 1.0, "project": False, "l2": 1.5, "l3": 0.15}
 
 
@@ -87,8 +89,10 @@ NETS = pytest.mark.parametrize("net", [fresh_net, fitted_net])
         case("elle", literal_a.Elle(), {}, {}),
         case("elle", literal_a.Elle(50.0, noise=2.0), {"weight": 50.0, "noise_scale": 2.0}, {}),
         case("elle", literal_a.Elle(), {"label_smoothing": 0.4}, {"smoothing": 0.4}),
+        case("elle", literal_a.Elle(1.0, benchmark=True), BENCHMARK_ELLE, {"smoothing": 0.4}),
         case("ssat", literal_a.ssat, {}, {}),
         case("ssat", literal_a.ssat, {"checkpoints": 5, "batch_norm": "train"}, {"c": 5, "attack_in_eval": False}),
+        case("ssat", literal_a.ssat, {"ascent_label_smoothing": 0.4}, {"attack_smoothing": 0.4}),
         case("fgsm-ckpt", literal_a.ssat, {"label_smoothing": 0.4}, {"smoothing": 0.4}),
         case("pgd-at-awp", literal_a.pgd_at_awp, {}, {}),
         case("trades-awp", literal_a.trades_awp, {"warmup_epochs": 0}, {}),
@@ -115,9 +119,11 @@ def test_updates_are_the_literal_ones(
 @pytest.mark.parametrize(
     ("name", "settings", "distance", "weights", "arguments"),
     [
-        ("gat", {"jump_at": 0.5}, literal_a.squared_distance, (10.0, 40.0), {}),
+        ("gat", {"jump_at": 0.4}, literal_a.squared_distance, (10.0, 40.0), {}),
         ("gat", {"jump_at": 1.0, "weight": 3.0}, literal_a.squared_distance, (3.0, 3.0), {}),
         ("gat", {"label_smoothing": 0.4}, literal_a.squared_distance, (10.0, 10.0), {"smoothing": 0.4}),
+        ("gat", {"ascent_label_smoothing": 0.4}, literal_a.squared_distance, (10.0, 10.0), {"attack_smoothing": 0.4}),
+        ("nuat", {"ascent_label_smoothing": 0.4}, literal_a.nuclear_distance, (0.0, 2.5), {"attack_smoothing": 0.4}),
         ("nuat", {"ramp": 0.5}, literal_a.nuclear_distance, (0.0, 4.5), {}),
         ("nuat", {"ramp": 1.0, "weight": 4.0}, literal_a.nuclear_distance, (0.0, 2.0), {}),
         ("nuat", {"batch_norm": "train"}, literal_a.nuclear_distance, (0.0, 2.5), {"attack_in_eval": False}),
@@ -206,6 +212,37 @@ def test_grad_align_weight(epsilon: int, weight: float) -> None:
 @pytest.mark.parametrize(("epsilon", "weight"), [(2, 1e3), (8, 1e3), (10, 5e3), (20, 5e3), (26, 1e4)])
 def test_elle_weight(epsilon: int, weight: float) -> None:
     assert build_method("elle", info(ThreatModel(epsilon / 255))).loss.weight.item() == weight
+
+
+def published_gat(epochs: int) -> list[float]:
+    """lambda of every epoch: the published loop multiplies it after the epoch with index 85."""
+    weight, weights = 10.0, []
+    for epoch in range(epochs):
+        weights.append(weight)
+        if epoch == 85:
+            weight *= 4
+    return weights
+
+
+def published_nuat_with_average(epochs: int) -> list[float]:
+    """lambda of every epoch: the published loop adds a share of 4 after each."""
+    weight, weights = 0.0, []
+    for _ in range(epochs):
+        weights.append(weight)
+        weight += 4.0 / epochs
+    return weights
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"), [("gat", published_gat), ("nuat", published_nuat_with_average)], ids=["gat", "nuat"]
+)
+def test_weights_of_the_recipe_are_the_published_ones(name: str, weights: Callable[[int], list[float]]) -> None:
+    """The recipe averages weights, so NuAT's lambda and ramp are those of the authors' variant that does."""
+    recipe = load_recipe(f"cifar10/{name}")
+    assert recipe.average > 0
+    loss = build_method(name, info(epochs=100), recipe.method_args).loss
+    ours = [loss.weight(Clock(epoch=epoch, epochs=100)) for epoch in range(100)]
+    assert ours == pytest.approx(weights(100))
 
 
 @pytest.mark.parametrize(

@@ -48,13 +48,14 @@ def run(
     epochs: int = EPOCHS,
     moved: bool = False,
     after: Callable[[Step], None] = lambda step: None,
+    data: list[list[Batch]] = DATA,
 ) -> None:
     """Train both and compare losses, weights and buffers after every update."""
     # A Jensen-Shannon divergence of 1e-3 is made of terms of 0.1 that cancel, and is then multiplied by 100.
     loss_tolerance = 1e-5 if getattr(method.loss, "divergence", None) is jensen_shannon else TOLERANCE
     target, optimizer = Target(net), sgd(net)
     for epoch in range(epochs):
-        for b, (x, y, index) in enumerate(DATA[epoch]):
+        for b, (x, y, index) in enumerate(data[epoch]):
             geometry = SHIFTS[epoch][b][: len(x)] if moved else None
             step = Step(x, y, threat, Clock(3 * epoch + b, 3 * EPOCHS, epoch, EPOCHS, b), index, geometry)
             torch.manual_seed(100 * epoch + b)
@@ -157,6 +158,18 @@ def test_per_sample_memory(name: str, compact: bool) -> None:
         assert {-1, 1} <= set(theirs.gate.opened), "the comparison means something only if the gate acts both ways"
 
 
+@pytest.mark.parametrize(("name", "kind"), [("fgsm-ep", literal_b.EP), ("fgsm-mep", literal_b.MEP)])
+def test_box_start_leaves_what_is_remembered_unboxed(name: str, kind: type[literal_b.EP]) -> None:
+    """On other crops every epoch: the images differ, so a remembered start leaves the box."""
+    net, made = pair()
+    method = build_method(name, task(), {"compact": False, "reset_every": 2, "box_start": True})
+    theirs = kind(*made)
+    theirs.box_start = True
+    crops = [[(x.roll(epoch, 3), y, index) for x, y, index in DATA[epoch]] for epoch in range(EPOCHS)]
+    run(method, net, theirs, data=crops)
+    close(rows(method.init.memory), theirs.delta)
+
+
 @pytest.mark.parametrize("compact", [True, False])
 def test_memory_of_compact_rows_is_a_quarter(compact: bool) -> None:
     memory = build_method("fgsm-ep", task(), {"compact": compact}).init.memory
@@ -186,23 +199,27 @@ def test_the_gate_is_open_in_the_published_epochs() -> None:
 
 
 @pytest.mark.parametrize(("name", "kind"), [("fgsm-uap", literal_b.UAP), ("fgsm-cuap", literal_b.CUAP)])
-def test_shared_perturbations(name: str, kind: type[literal_b.UAP]) -> None:
+@pytest.mark.parametrize("gradient", [None, "equation"])
+def test_shared_perturbations(name: str, kind: type[literal_b.UAP], gradient: str | None) -> None:
     net, made = pair()
-    method = build_method(name, task())
+    method = build_method(name, task(), {"gradient": gradient} if gradient else {})
     radius = 1.25 * EPS
     theirs = kind(*made, radius * method.init.directions, radius)
+    theirs.equation = gradient == "equation"
     run(method, net, theirs)
     close(radius * method.init.directions, theirs.u)
     close(method.init.momenta, theirs.v)
     assert (method.init.directions.abs() <= 1).all()
 
 
-def test_fgsm_fuap() -> None:
+@pytest.mark.parametrize("gradient", ["published", "equation"])
+def test_fgsm_fuap(gradient: str) -> None:
     net, made = pair()
     torch.manual_seed(0)
-    method = build_method("fgsm-fuap", task(), {"groups": 6, "router_lr": 0.03})
+    method = build_method("fgsm-fuap", task(), {"groups": 6, "router_lr": 0.03, "gradient": gradient})
     radius = 1.25 * EPS
     theirs = literal_b.FUAP(*made, radius * method.init.directions, radius)
+    theirs.equation = gradient == "equation"
     theirs.route, theirs.classify = nn.Linear(8, 6), nn.Linear(6, 10)
     theirs.route.load_state_dict(method.init.route.state_dict())
     theirs.classify.load_state_dict(method.init.classify.state_dict())
@@ -386,8 +403,8 @@ def test_settings_that_a_method_hands_on() -> None:
     """All but those it chooses itself, with its own defaults before those of its base."""
     known = methods()
     sdi, trades = known["fgsm-sdi"].settings, known["trades"].settings
-    assert known["sdi-through"].settings == {k: v for k, v in sdi.items() if k != "straight_through"}
-    assert known["sdi-pgi"].settings == {"weight": 10.0, **sdi}
+    assert known["sdi-through"].settings == {k: v for k, v in sdi.items() if k not in ("straight_through", "published")}
+    assert known["sdi-pgi"].settings == {"weight": 10.0, **{k: v for k, v in sdi.items() if k != "published"}}
     assert known["trades-awp"].settings == {**trades, "gamma": 0.005, "warmup_epochs": None, "relative_alpha": 0.25}
     method = build_method("sdi-memory", info(), {"relative_alpha": 0.5, "generator_width": 4})
     assert (method.ascent.relative_alpha, method.init.conditioning) == (0.5, "image+memory")
@@ -400,9 +417,8 @@ def test_features_need_a_layer_to_read_them_from() -> None:
         Target(nn.Sequential(nn.Conv2d(3, 10, 8), nn.Flatten())).record_features()
 
 
-OURS = {"liet", "fast_bat", "free", "fgsm_pgi", "fgsm_pco", "fgsm_uap", "fgsm_fuap", "fgsm_law", "converge_smooth"}
-SDI = {"fgsm_sdi", "sdi_variants"}
-GROUP = [name for name, entry in methods().items() if entry.build.__module__.split(".")[-1] in OURS | SDI]
+OURS = {"liet", "fast_bat", "free", "fgsm_pgi", "fgsm_pco", "fgsm_sdi", "fgsm_uap", "fgsm_law", "converge_smooth"}
+GROUP = [name for name, entry in methods().items() if entry.build.__module__.split(".")[-1] in OURS]
 
 
 @pytest.mark.parametrize("name", GROUP)

@@ -206,12 +206,21 @@ def linearity_error(net: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> Ten
 
 
 class Elle:
-    """ELLE at a constant lambda, or ELLE-A (``largest``) with the list of all past errors; the list is NumPy's."""
+    """ELLE at a constant lambda, or ELLE-A (``largest``) with the list of all past errors; the list is NumPy's.
+
+    ``benchmark``: the attack of FastAT Benchmark's ELLE, a boxed uniform start, a step of 1.25 epsilon, and the box.
+    """
 
     def __init__(
-        self, weight: float = 1000.0, largest: float | None = None, noise: float = 0.0, s: float = 2.0
+        self,
+        weight: float = 1000.0,
+        largest: float | None = None,
+        noise: float = 0.0,
+        s: float = 2.0,
+        benchmark: bool = False,
     ) -> None:
         self.weight, self.largest, self.noise, self.s = (0.0 if largest else weight), largest, noise, s
+        self.benchmark = benchmark
         self.errors: list[float] = []
         self.weights: list[float] = []
 
@@ -222,7 +231,12 @@ class Elle:
         start = torch.zeros_like(x)
         if self.noise:
             start.uniform_(-self.noise * epsilon, self.noise * epsilon)
-        delta = start + epsilon * torch.sign(input_gradient(net, x + start, y))
+        if self.benchmark:
+            start = clip_box(torch.zeros_like(x).uniform_(-epsilon, epsilon), x)
+            delta = start + 1.25 * epsilon * torch.sign(input_gradient(net, x + start, y))
+            delta = torch.clamp(x + delta, 0, 1) - x
+        else:
+            delta = start + epsilon * torch.sign(input_gradient(net, x + start, y))
         loss = smoothed_cross_entropy(net(x + delta), y, smoothing)
         error = linearity_error(net, x, y, epsilon)
         loss = update(optimizer, loss + self.weight * error)
@@ -256,6 +270,7 @@ def guided(
     weight: float,
     distance: Distance,
     smoothing: float = 0.0,
+    attack_smoothing: float = 0.0,
     attack_in_eval: bool = True,
 ) -> Tensor:
     """GAT and NuAT; the clean pass is taken once, before the attack, and its logits serve attack and loss."""
@@ -264,7 +279,7 @@ def guided(
     net.train(not attack_in_eval)
     x_adv = torch.clamp(x + epsilon / 2 * torch.sign(0.5 - torch.rand_like(x)), 0, 1).requires_grad_(True)
     adversarial = net(x_adv)
-    score = F.cross_entropy(adversarial, y)
+    score = smoothed_cross_entropy(adversarial, y, attack_smoothing)
     if batch % 2 == 1:
         score = score + weight * distance(clean.detach(), adversarial)
     (g,) = torch.autograd.grad(score, [x_adv])
@@ -283,13 +298,14 @@ def ssat(
     epsilon: float,
     c: int = 3,
     smoothing: float = 0.0,
+    attack_smoothing: float = 0.0,
     attack_in_eval: bool = True,
 ) -> Tensor:
     """SSAT, one image at a time along its checkpoints."""
     net.train(not attack_in_eval)
     delta = uniform_start(x, epsilon).requires_grad_(True)
     z0 = net(x + delta)
-    (g,) = torch.autograd.grad(F.cross_entropy(z0, y), [delta])
+    (g,) = torch.autograd.grad(smoothed_cross_entropy(z0, y, attack_smoothing), [delta])
     d = clip_box(clip_ball(delta.detach() + 1.25 * epsilon * torch.sign(g), epsilon), x)
     net.eval()
     images = []

@@ -145,6 +145,8 @@ class Free:
 
 
 class BP(Literal):
+    """``box_start`` as in FastAT Benchmark: the gradient at an image, the step from the perturbation itself."""
+
     weight, p, box_start = 10.0, 0.6, False
     delta: Tensor
 
@@ -152,9 +154,8 @@ class BP(Literal):
         if epoch == 0 and batch == 0:
             self.delta = corners(len(x), x, self.epsilon)
         delta0 = self.delta[: len(x)].clone()
-        if self.box_start:
-            delta0 = clip_box(delta0, x)
-        z0, g = self.start(x, delta0, lambda z: ls(z, y, self.p))
+        at = clip_box(delta0, x) if self.box_start else delta0
+        z0, g = self.start(x, at, lambda z: ls(z, y, self.p))
         self.delta[: len(x)] = delta = project(delta0 + self.epsilon * g.sign(), x, self.epsilon)
         z = self.net(x + delta)
         return ls(z, y, self.p) + self.weight * ((z - z0) ** 2).mean()
@@ -165,6 +166,7 @@ class EP(Literal):
 
     weight, p, reset, n = 10.0, 0.6, 2, 21
     unit: float | None = None
+    box_start = False
 
     def store(self, delta: Tensor) -> Tensor:
         return delta if self.unit is None else (delta / self.unit).round() * self.unit
@@ -172,7 +174,8 @@ class EP(Literal):
     def loss(self, x: Tensor, y: Tensor, index: list[int], epoch: int, batch: int) -> Tensor:
         self.reset_if_due(x, epoch, batch)
         delta0 = torch.stack([self.delta[i] for i in index])
-        z0, g = self.start(x, delta0, lambda z: ls(z, y, self.p))
+        x0 = (x + delta0).clamp(0, 1) if self.box_start else x + delta0
+        z0, g = self.start(x0, torch.zeros_like(x), lambda z: ls(z, y, self.p))
         delta = project(delta0 + self.epsilon * g.sign(), x, self.epsilon)
         self.remember(x, index, delta0, delta, g)
         return self.final(x, y, z0, delta)
@@ -267,28 +270,40 @@ class PCO(EP):
 
 
 class UAP(Literal):
-    """``u`` holds the perturbations, in [-radius, radius]."""
+    """``u`` holds the perturbations, in [-radius, radius].
 
-    weight, s, mu = 10.0, 0.4, 0.3
+    As the code does it: the ascent's gradient lies in the start's ``grad``, to which the backward of the weight update
+    adds before u moves. ``equation`` moves u by the ascent's gradient alone.
+    """
+
+    weight, s, mu, equation = 10.0, 0.4, 0.3, False
 
     def __init__(self, net: nn.Module, optimizer: Optimizer, epsilon: float, u: Tensor, radius: float) -> None:
         super().__init__(net, optimizer, epsilon)
         self.u, self.v, self.radius = list(u), [torch.zeros_like(one) for one in u], radius
 
-    def loss(self, x: Tensor, y: Tensor, index: list[int], epoch: int, batch: int) -> Tensor:
+    def step(self, x: Tensor, y: Tensor, index: Tensor, epoch: int, batch: int) -> Tensor:
+        self.net.train()
         noise = self.noise(x)
         groups = self.groups(x, y, noise)
-        delta0 = torch.stack([self.u[k] for k in groups]) + noise
-        delta0 = project(delta0, x, self.epsilon)
-        z0, g = self.start(x, delta0, lambda z: smoothed_cross_entropy(z, y, self.s))
+        delta0 = project(torch.stack([self.u[k] for k in groups]) + noise, x, self.epsilon)
+        start = (x + delta0).requires_grad_()
+        z0 = self.net(start)
+        smoothed_cross_entropy(z0, y, self.s).backward(retain_graph=True)
+        assert start.grad is not None
+        g = start.grad.clone() if self.equation else start.grad
         delta = project(delta0 + self.epsilon * g.sign(), x, self.epsilon)
+        z = self.net(x + delta)
+        loss = smoothed_cross_entropy(z, y, self.s) + self.weight * ((z - z0) ** 2).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
         scaled = g / g.abs().sum()
         for k in set(groups):
             members = [scaled[i] for i in range(len(x)) if groups[i] == k]
             self.v[k] = sum(members) / len(members) + self.mu * self.v[k]
             self.u[k] = (self.u[k] + self.radius * self.v[k].sign()).clamp(-self.radius, self.radius)
-        z = self.net(x + delta)
-        return smoothed_cross_entropy(z, y, self.s) + self.weight * ((z - z0) ** 2).mean()
+        return loss.detach()
 
     def noise(self, x: Tensor) -> Tensor:
         return torch.zeros_like(x)

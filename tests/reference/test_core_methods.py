@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from headstart.core import Clock, Method, Passes, Step, Target
 from headstart.errors import UserError
-from headstart.methods.fgsm_sdi import GeneratorInit, decay
 from headstart.methods.registry import build_method
-from headstart.parts.generator import Generator
+from headstart.parts.generator import Generator, GeneratorInit, decay
 from tests.helpers import IMAGE_SHAPE, THREAT, batches, clocks, info, run_method, sgd, tiny_net, update
 from tests.reference import literal
 from tests.reference.literal import LiteralGenerator, LiteralSDI, copy_generator
@@ -79,6 +78,25 @@ def test_fgsm_sdi_is_the_literal_loop(relative_alpha: float) -> None:
     after = generator_of(method).state_dict()
     assert after["layers.1.num_batches_tracked"] == 4
     assert all((after[name] != before[name]).any() for name in before)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"label_smoothing": 0.4, "box": True, "relative_alpha": 0.5, "generator_width": 8, "generator_every": 3}],
+    ids=["alone", "against others"],
+)
+def test_fgsm_sdi_as_published_is_the_literal_loop(settings: Settings) -> None:
+    """Whatever else is set, in a run too short for k = 20 by default, and where ascents are in another mode."""
+    data, ours, theirs = batches(22, seed=1), tiny_net(), tiny_net()
+    torch.manual_seed(3)
+    method = build_method("fgsm-sdi", info(), {"published": True, **settings})
+    generator = copy_generator(generator_of(method), LiteralGenerator())
+    loop = LiteralSDI(theirs, generator, lr=0.05)
+    losses = run_method(method, ours, data, target=Target(ours, ascent_batch_norm="eval"))
+    expected = [loop.step(x, y, i).item() for i, (x, y, _) in enumerate(data)]
+    assert losses == pytest.approx(expected, abs=TOLERANCE)
+    assert_same_state(ours, theirs)
+    assert generator_of(method).state_dict()["layers.1.num_batches_tracked"] == 2
 
 
 def test_fgsm_sdi_defaults_are_the_published_values() -> None:

@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser
 
 from headstart.commands import bench, compare, demo, evaluate, list, pull, push, report, sweep, train
 from headstart.errors import LostProcess, UserError, unknown
-from headstart.recipes.fields import describe
+from headstart.fields import describe
 
 COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "demo": (demo, "train four methods on digits, attack them all, write a page; one to three minutes"),

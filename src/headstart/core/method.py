@@ -76,10 +76,8 @@ class Init(Part):
 class Ascent(Part):
     """Turns ``step.delta0`` into the training perturbation, or None for none; fills in grad0 and logits0.
 
-    ``keep`` is set by Method when the loss reuses logits0, so that their graph is kept only then.
+    Where "logits0" is in ``step.needs`` it keeps their graph, and fills in x0.
     """
-
-    keep: bool = False
 
     def forward(self, target: Target, step: Step) -> Tensor | None:
         raise NotImplementedError
@@ -109,7 +107,6 @@ class Method(nn.Module):
         self.init, self.ascent, self.loss = init, ascent, loss
         self.replays, self.adversarial = replays, adversarial
         self.needs = init.needs | ascent.needs | loss.needs
-        ascent.keep = "logits0" in self.needs
 
     def forward(self, target: Target, step: Step) -> Tensor:
         self.perturb(target, step)
@@ -117,6 +114,7 @@ class Method(nn.Module):
 
     def perturb(self, target: Target, step: Step) -> None:
         """Find the perturbation."""
+        step.needs = self.needs
         if "clean" in self.needs:
             step.clean = target(step.x)
         step.delta0 = self.init(target, step)

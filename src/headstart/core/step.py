@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -45,10 +45,14 @@ class Step:
         index: row of each sample in the training set (B,), int64, stable over epochs; None outside the engine.
         geometry: crop offsets and flip of each sample (B, 3), int64: top, left, flipped; None if not augmented.
         delta0: initial perturbation, or None for zero.
-        grad0, logits0: gradient with respect to the perturbation, and logits, at x + delta0.
+        grad0, logits0: gradient with respect to the perturbation, and logits, where the ascent begins, at x + delta0.
+        x0: the images there, (B, C, H, W), where the graph of logits0 is kept. They are its leaf: after the backward of
+            the weight update ``x0.grad`` is the gradient of the loss through logits0.
         clean: logits at x, when a part needs them.
         delta: perturbation after the ascent, or None for none.
         logits: logits at x + delta, with the graph of the weight update.
+        needs: what the method asks of its ascent besides a perturbation, see Part.
+        notes: what one part of a method leaves for another, by a name of their own.
     """
 
     x: Tensor
@@ -60,6 +64,9 @@ class Step:
     delta0: Tensor | None = None
     grad0: Tensor | None = None
     logits0: Tensor | None = None
+    x0: Tensor | None = None
     clean: Tensor | None = None
     delta: Tensor | None = None
     logits: Tensor | None = None
+    needs: frozenset[str] = frozenset()
+    notes: dict[str, Tensor] = field(default_factory=dict)

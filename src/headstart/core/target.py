@@ -12,7 +12,7 @@ import torch._functorch.config
 from torch import Tensor, nn
 
 from headstart.core.layers import output_layer
-from headstart.errors import UserError
+from headstart.errors import WeightsError
 
 BatchNormMode = Literal["train", "train-frozen-stats", "eval"]
 
@@ -85,7 +85,8 @@ class Target:
         Weights get no gradient and are frozen, so that compiled networks do not compute theirs either.
 
         Args:
-            point: images (B, C, H, W); the graph behind them is cut.
+            point: images (B, C, H, W); the graph behind them is cut. A leaf that requires a gradient is taken as it is
+                and gets, with ``keep``, that of the loss that reuses the logits.
             score: logits (B, K) to a scalar.
             keep: keep the graph of the logits for a loss that reuses them.
             create: make the gradient itself differentiable with respect to the weights (double backward).
@@ -96,7 +97,8 @@ class Target:
         reused = keep or create
         network = self._twice_differentiable if create else self._fast
         with self._frozen(not reused), torch.enable_grad():
-            point = point.detach().requires_grad_()
+            if not (point.is_leaf and point.requires_grad):
+                point = point.detach().requires_grad_()
             logits = self._forward(network, point, batch_norm or self.ascent_batch_norm)
             (grad,) = torch.autograd.grad(score(logits), point, retain_graph=reused, create_graph=create)
         self.passes.input_gradients += 1
@@ -136,13 +138,13 @@ class Target:
         """From now on every pass leaves in ``features`` what the network's last layer reads, (B, D), graph and all.
 
         Raises:
-            UserError: the network has no linear layer at its end.
+            WeightsError: the network has no linear layer at its end.
         """
         if self._recording:
             return
         found = output_layer(self.module)
         if found is None:
-            raise UserError("this method reads penultimate features; the network needs a linear layer at its end")
+            raise WeightsError("this method reads penultimate features; the network needs a linear layer at its end")
         found[1].register_forward_pre_hook(lambda _, inputs: setattr(self, "features", inputs[0]))
         self._recording = True
 

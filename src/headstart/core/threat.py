@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
-from headstart.errors import UserError, unknown
+from headstart.errors import SettingError, unknown
 
 
 class Norm(Protocol):
@@ -100,7 +100,7 @@ class ThreatModel:
         norm: a name in ``NORMS``.
 
     Raises:
-        UserError: epsilon is not a pixel fraction, or the norm is unknown.
+        SettingError: epsilon is not a pixel fraction, or the norm is unknown.
     """
 
     epsilon: float
@@ -113,7 +113,7 @@ class ThreatModel:
         if not 0 <= self.epsilon <= largest or math.isinf(self.epsilon):
             allowed = f"between 0 and {largest:g}" if math.isfinite(largest) else "of at least 0"
             hint = f"; did you mean {self.epsilon:g}/255?" if 1 < self.epsilon <= 255 else ""
-            raise UserError(f"epsilon is {self.epsilon:g}; it must be a pixel fraction {allowed}{hint}")
+            raise SettingError(f"epsilon is {self.epsilon:g}; it must be a pixel fraction {allowed}{hint}")
 
     def project(self, delta: Tensor) -> Tensor:
         """Onto the epsilon-ball; the image box is ``box``'s business."""

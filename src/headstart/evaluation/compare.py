@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from headstart.errors import UserError
-from headstart.recipes.fields import pixel_fraction
+from headstart.fields import pixel_fraction
 
 Record = dict[str, Any]
 

@@ -17,8 +17,8 @@ from headstart.data import Found, ImageSet, find, from_python, in_memory
 from headstart.errors import UserError, unknown
 from headstart.evaluation.measure import Evaluation, evaluate_model
 from headstart.evaluation.warnings import warnings_of_overlap
+from headstart.fields import pixel_fraction
 from headstart.models import check_network
-from headstart.recipes.fields import pixel_fraction
 from headstart.runs.classifier import Classifier, load_classifier
 from headstart.runs.files import check_writable
 from headstart.runs.launch import launcher

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -42,13 +40,13 @@ class ConvergenceGate(Loss):
         ratio: float,
         weight: float,
         label_smoothing: float | None,
-        segments: Sequence[int] | None,
+        segments: list[int] | None,
     ) -> None:
         super().__init__()
         self.benign, self.needs = benign, frozenset({benign})
         self.gamma, self.ratio, self.weight = gamma, ratio, weight
         self.label_smoothing = smoothing_of(0.6, info.classes) if label_smoothing is None else label_smoothing
-        self.segments = segments or (0, round(info.epochs * 100 / 110), round(info.epochs * 105 / 110), info.epochs)
+        self.segments = segments or [0, round(info.epochs * 100 / 110), round(info.epochs * 105 / 110), info.epochs]
         self.sums: Tensor
         self.means: Tensor
         self.register_buffer("sums", torch.zeros(2))  # of l over this epoch's samples, and their number
@@ -85,11 +83,11 @@ def mep_cs(
     decay: float = 0.3,
     relative_alpha: float = 1.0,
     label_smoothing: float | None = None,
-    segments: Sequence[int] | None = None,
+    segments: list[int] | None = None,
     reset_every: int | None = None,
     compact: bool = True,
 ) -> Method:
-    """MEP-CS: FGSM-MEP's perturbations, with the clean loss held near the last epoch's instead of aligned logits.
+    """MEP-CS: FGSM-MEP's perturbations, with the clean loss held near the last epoch's instead of paired logits.
 
     delta0 and delta as in fgsm-mep; loss as in ConvergenceGate with the clean logits. Smoothing, once, of ascent and
     losses; FastAT Benchmark smooths twice. The code's optional alignment terms, off as published, are left out.
@@ -120,8 +118,7 @@ def rs_cs(
     weight: float = 1.0,
     relative_alpha: float = 1.0,
     label_smoothing: float | None = None,
-    segments: Sequence[int] | None = None,
-    project: bool = False,
+    segments: list[int] | None = None,
 ) -> Method:
     """RS-CS: a sign step from a uniform start, not projected, with the loss at that start held near the last epoch's.
 
@@ -130,9 +127,8 @@ def rs_cs(
 
     Args:
         gamma, ratio, weight, label_smoothing: as in mep-cs; the ascended cross-entropy is plain.
-        project: onto the epsilon-ball, unlike the published code.
     """
     loss = ConvergenceGate(
         info, "logits0", gamma=gamma, ratio=ratio, weight=weight, label_smoothing=label_smoothing, segments=segments
     )
-    return Method(Uniform(), SignSteps(relative_alpha, project=project), loss)
+    return Method(Uniform(), SignSteps(relative_alpha, project=False), loss)

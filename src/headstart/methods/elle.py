@@ -15,7 +15,7 @@ from headstart.parts.ascents import SignSteps
 from headstart.parts.inits import Uniform, Zero
 from headstart.parts.losses import CrossEntropy
 
-PASSES = "5F 1Bx 4B, three of each as one pass of 3 batches"
+PASSES = "5F 1Bx 4B; 3F and 3B of them as one pass of 3 batches"
 
 
 class LinearityError(CrossEntropy):
@@ -65,10 +65,10 @@ class AdaptiveLinearityError(LinearityError):
         self.seen.copy_(torch.stack([n + 1, moved, deviations + (error - mean) * (error - moved)]))
 
 
-def with_loss(noise_scale: float, relative_alpha: float, loss: LinearityError) -> Method:
-    """One sign step from zero, or from noise, neither projected nor boxed."""
-    init: Init = Uniform(noise_scale, box=False) if noise_scale else Zero()
-    return Method(init, SignSteps(relative_alpha, project=False, box=False), loss)
+def with_loss(noise_scale: float, relative_alpha: float, box: bool, loss: LinearityError) -> Method:
+    """One sign step from zero, or from noise, not projected; start and end are boxed or neither is."""
+    init: Init = Uniform(noise_scale, box=box) if noise_scale else Zero()
+    return Method(init, SignSteps(relative_alpha, project=False, box=box), loss)
 
 
 @register("elle", source="Abad Rocamora et al., ICLR 2024", passes=PASSES)
@@ -77,24 +77,27 @@ def build(
     weight: float | None = None,
     noise_scale: float = 0.0,
     relative_alpha: float = 1.0,
+    box: bool = False,
     label_smoothing: float = 0.0,
 ) -> Method:
     """ELLE: a sign step from zero, and a penalty on the distance of the loss from linear between random points.
 
     delta = alpha * sign grad CE(f(x), y), not clipped to the image box; loss CE(f(x + delta), y) + lambda * E, E as
     in LinearityError. Only the first term is smoothed. The published trainer calls its optimiser twice per batch;
-    here it is called once. bf16 rounds each CE_i by about 1%, which puts a floor under E.
+    here it is called once. bf16 rounds each CE_i by about 1%, which puts a floor under E. FastAT Benchmark's ELLE is
+    another method: ``weight=1, noise_scale=1, relative_alpha=1.25, box=True, label_smoothing=0.4``.
 
     Args:
         weight: lambda. None takes the authors' 1,000 up to 8/255, 5,000 up to 20/255, 10,000 above (FastAT
             Benchmark's 1 does not prevent collapse).
         noise_scale: k of a start U(k * epsilon); 2 on top of N-FGSM.
         relative_alpha: step size over epsilon.
+        box: clip the noise and the step to the image box; never the two points of E.
     """
     if weight is None:
         pixels = round(255 * info.threat.epsilon, 3)
         weight = 1_000.0 if pixels <= 8 else 5_000.0 if pixels <= 20 else 10_000.0
-    return with_loss(noise_scale, relative_alpha, LinearityError(weight, label_smoothing))
+    return with_loss(noise_scale, relative_alpha, box, LinearityError(weight, label_smoothing))
 
 
 @register("elle-a", source="Abad Rocamora et al., ICLR 2024", passes=PASSES)
@@ -105,6 +108,7 @@ def build_adaptive(
     sensitivity: float = 2.0,
     noise_scale: float = 0.0,
     relative_alpha: float = 1.0,
+    box: bool = False,
     label_smoothing: float = 0.0,
 ) -> Method:
     """ELLE-A: ELLE with a penalty that wakes up when the loss suddenly bends, and fades otherwise.
@@ -118,4 +122,4 @@ def build_adaptive(
         sensitivity: s.
     """
     loss = AdaptiveLinearityError(weight, decay, sensitivity, label_smoothing)
-    return with_loss(noise_scale, relative_alpha, loss)
+    return with_loss(noise_scale, relative_alpha, box, loss)

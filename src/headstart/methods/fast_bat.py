@@ -54,7 +54,9 @@ class FastBAT(Method):
         return (loss + (g1 * g2 * inside).sum() / self.penalty) / len(x)
 
 
-@register("fast-bat", source="Zhang, Zhang, Khanduri, Hong, Chang, Liu, ICML 2022", passes="3F 3Bx 1B + 1 double")
+@register(
+    "fast-bat", source="Zhang, Zhang, Khanduri, Hong, Chang, Liu, ICML 2022", passes="3F 3Bx 1B + double backward"
+)
 def build(info: TaskInfo, alpha: float | None = None, penalty: float = 10.0) -> Method:
     """Fast-BAT: bi-level training; the attack's dependence on the weights enters the weight update in closed form.
 

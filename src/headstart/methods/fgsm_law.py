@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,6 @@ from headstart.core import distributed
 from headstart.core.method import Loss, Method, TaskInfo
 from headstart.core.step import Step
 from headstart.core.target import Target
-from headstart.errors import UserError
 from headstart.methods.registry import register
 from headstart.parts.ascents import SignSteps
 from headstart.parts.inits import Bernoulli
@@ -24,16 +23,16 @@ PUBLISHED = {10: (12.0, 0.7, 0.82), 100: (42.0, 0.5, 0.55), 200: (38.0, 0.3, 0.5
 
 
 class FeatureStep(SignSteps):
-    """A sign step that keeps the penultimate features at its start, in ``features0`` until the next update."""
+    """A sign step that leaves the penultimate features at its start as the note "features0"."""
 
     def __init__(self, relative_alpha: float, *, softmax_twice: bool) -> None:
         super().__init__(relative_alpha)
         self.softmax_twice = softmax_twice
-        self.features0: Tensor | None = None
 
     def forward(self, target: Target, step: Step) -> Tensor | None:
         delta = super().forward(target, step)
-        self.features0 = target.features
+        assert target.features is not None
+        step.notes["features0"] = target.features
         return delta
 
     def score(self, step: Step, logits: Tensor) -> Tensor:
@@ -47,10 +46,9 @@ class Lipschitz(Loss):
     clean image or x + delta0.
     """
 
-    def __init__(self, ascent: FeatureStep, reference: Reference, weight: float, label_smoothing: float) -> None:
+    def __init__(self, reference: Reference, weight: float, label_smoothing: float) -> None:
         super().__init__()
         self.needs = frozenset({"logits0"} if reference == "initial" else ())
-        self._ascent = (ascent,)  # in a tuple, since it is the method's part already
         self.reference, self.weight, self.label_smoothing = reference, weight, label_smoothing
 
     def forward(self, target: Target, step: Step) -> Tensor:
@@ -63,7 +61,7 @@ class Lipschitz(Loss):
             q0 = target.features
         else:
             assert step.logits0 is not None
-            z0, q0, moved = step.logits0, self._ascent[0].features0, step.delta - step.delta0
+            z0, q0, moved = step.logits0, step.notes["features0"], step.delta - step.delta0
         assert q is not None
         assert q0 is not None
         change = softmax_mse(step.logits, z0) + softmax_mse(q.float(), q0.float())
@@ -112,7 +110,7 @@ class LAW(Method):
         return correct[0] < self.threshold * (correct[1] + extra)
 
 
-@register("fgsm-law", source="Jia et al., LAW, 2023", passes="3F 1Bx 2B, 2F where the reference is the start")
+@register("fgsm-law", source="Jia et al., LAW, 2023", passes="3F 1Bx 2B; 2F where the reference is the start")
 def build(
     info: TaskInfo,
     weight: float | None = None,
@@ -141,13 +139,10 @@ def build(
     known = PUBLISHED.get(info.classes, PUBLISHED[10] if info.classes < 55 else PUBLISHED[100])
     if reference is None:
         reference = "clean" if info.classes <= 10 else "initial"
-    if reference not in get_args(Reference):
-        raise UserError(f"reference is {reference!r}; allowed: {', '.join(get_args(Reference))}")
     smoothing = smoothing_of(known[1], info.classes) if label_smoothing is None else label_smoothing
-    ascent = FeatureStep(relative_alpha, softmax_twice=softmax_twice)
     return LAW(
-        ascent,
-        Lipschitz(ascent, reference, known[0] if weight is None else weight, smoothing),
+        FeatureStep(relative_alpha, softmax_twice=softmax_twice),
+        Lipschitz(reference, known[0] if weight is None else weight, smoothing),
         threshold=known[2] if threshold is None else threshold,
         cutout_size=(6 if info.image_shape[1] >= 64 else 4) if cutout_size is None else cutout_size,
     )

@@ -11,29 +11,29 @@ from headstart.core.target import Target
 from headstart.methods.registry import register
 from headstart.parts.ascents import SignSteps
 from headstart.parts.losses import cross_entropy, smoothing_of
-from headstart.parts.memory import Remembered, SampleMemory, perturbation_memory
+from headstart.parts.memory import Remembered, perturbation_memory
 
 
 class ConfidenceMix(SignSteps):
     """delta_mix = c * delta0 + (1 - c) * stretch * d, d one sign step from delta0, c_i = 1 - p_{y_i}(x_i + delta0_i).
 
-    d stays in ``stepped`` until the next update. Where c is not constant, gradients flow through it into f(x + delta0).
+    d is left as the note "stepped". Where c is not constant, gradients flow through it into f(x + delta0).
     """
 
     def __init__(self, relative_alpha: float, stretch: float, *, through_confidence: bool, label_smoothing: float):
         super().__init__(relative_alpha, label_smoothing=label_smoothing)
         self.stretch, self.through_confidence = stretch, through_confidence
-        self.stepped: Tensor | None = None
 
     def forward(self, target: Target, step: Step) -> Tensor:
-        self.stepped = super().forward(target, step)
-        assert self.stepped is not None
+        stepped = super().forward(target, step)
+        assert stepped is not None
         assert step.logits0 is not None
         assert step.delta0 is not None
         c = 1 - step.logits0.softmax(1).gather(1, step.y[:, None]).view(-1, 1, 1, 1)
         if not self.through_confidence:
             c = c.detach()
-        return c * step.delta0 + (1 - c) * self.stretch * self.stepped
+        step.notes["stepped"] = stepped
+        return c * step.delta0 + (1 - c) * self.stretch * stepped
 
 
 class BiLevel(Loss):
@@ -41,32 +41,23 @@ class BiLevel(Loss):
 
     needs = frozenset({"logits0"})
 
-    def __init__(self, ascent: ConfidenceMix, weight: float) -> None:
+    def __init__(self, weight: float, label_smoothing: float) -> None:
         super().__init__()
-        self._ascent = (ascent,)  # in a tuple, since it is the method's part already
-        self.weight = weight
+        self.weight, self.label_smoothing = weight, label_smoothing
 
     def forward(self, target: Target, step: Step) -> Tensor:
         assert step.logits is not None
         assert step.logits0 is not None
-        (ascent,) = self._ascent
-        assert ascent.stepped is not None
-        z = target(step.x + ascent.stepped)
+        z = target(step.x + step.notes["stepped"])
         gap = F.mse_loss(z, step.logits0) - F.mse_loss(z, step.logits)
-        return cross_entropy(step.logits, step.y, ascent.label_smoothing) + self.weight * gap.abs()
+        return cross_entropy(step.logits, step.y, self.label_smoothing) + self.weight * gap.abs()
 
 
 class RememberedStep(Remembered):
     """delta0 = d of the last visit, the step before it was mixed."""
 
-    def __init__(self, memory: SampleMemory, ascent: ConfidenceMix) -> None:
-        super().__init__(memory)
-        self._ascent = (ascent,)
-
     def observe(self, step: Step) -> None:
-        (ascent,) = self._ascent
-        assert ascent.stepped is not None
-        self.memory.write(step, ascent.stepped)
+        self.memory.write(step, step.notes["stepped"])
 
 
 @register("fgsm-pco", source="Wang et al., ECCV 2024", passes="3F 1Bx 3B + per-sample memory")
@@ -95,5 +86,5 @@ def build(
     """
     smoothing = smoothing_of(0.6, info.classes) if label_smoothing is None else label_smoothing
     ascent = ConfidenceMix(relative_alpha, stretch, through_confidence=through_confidence, label_smoothing=smoothing)
-    init = RememberedStep(perturbation_memory(info, compact, aligned), ascent)
-    return Method(init, ascent, BiLevel(ascent, weight))
+    init = RememberedStep(perturbation_memory(info, compact, aligned))
+    return Method(init, ascent, BiLevel(weight, smoothing))

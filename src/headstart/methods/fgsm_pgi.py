@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from headstart.core.method import Init, Method, TaskInfo
 from headstart.methods.registry import register
-from headstart.parts.aligned import aligned
 from headstart.parts.losses import smoothing_of
 from headstart.parts.memory import BatchMemory, MomentumPrior, Remembered, perturbation_memory, published_reset
+from headstart.parts.pairing import paired
 
 SOURCE = "Jia et al., ECCV 2022"
 
 
 def prior_guided(
-    info: TaskInfo, init: Init, weight: float, relative_alpha: float, label_smoothing: float | None
+    info: TaskInfo, init: Init, weight: float, relative_alpha: float, label_smoothing: float | None, box_start: bool
 ) -> Method:
     """Step and loss common to BP, EP and MEP; a smoothing of None is the published true-class weight of 0.6."""
     smoothing = smoothing_of(0.6, info.classes) if label_smoothing is None else label_smoothing
-    return aligned(init, weight, relative_alpha, smoothing)
+    return paired(init, weight, relative_alpha, smoothing, box_start=box_start)
 
 
 @register("fgsm-bp", source=SOURCE, passes="2F 1Bx 2B")
@@ -36,9 +36,10 @@ def bp(
     Args:
         weight: lambda.
         label_smoothing: of loss and ascent; None is the published true-class weight of 0.6.
-        box_start: clip delta0 to the image box, as FastAT Benchmark does; the public code does not.
+        box_start: take the gradient, and the logits at the start, at the image nearest to x + delta0, as FastAT
+            Benchmark does; the step and the next start still go from delta0 itself. The public code does not.
     """
-    return prior_guided(info, Remembered(BatchMemory(info), box=box_start), weight, relative_alpha, label_smoothing)
+    return prior_guided(info, Remembered(BatchMemory(info)), weight, relative_alpha, label_smoothing, box_start)
 
 
 @register("fgsm-ep", source=SOURCE, passes="2F 1Bx 2B + per-sample memory")
@@ -62,8 +63,8 @@ def ep(
     """
     memory = perturbation_memory(info, compact, aligned)
     reset_every = published_reset(info) if reset_every is None else reset_every
-    init = Remembered(memory, reset_every=reset_every, box=box_start)
-    return prior_guided(info, init, weight, relative_alpha, label_smoothing)
+    init = Remembered(memory, reset_every=reset_every)
+    return prior_guided(info, init, weight, relative_alpha, label_smoothing, box_start)
 
 
 @register("fgsm-mep", source=SOURCE, passes="2F 1Bx 2B + two per-sample memories")
@@ -92,7 +93,8 @@ def mep(
         compact: keep delta0 as int8 (within epsilon / 254) and v as bfloat16; otherwise both in fp32, as published.
         aligned: undo crop and flip when storing and redo them when reading. The published code does neither, so that
             a sample's perturbation meets another crop of it: another method.
-        box_start: clip delta0 to the image box, as FastAT Benchmark does; the public code does not.
+        box_start: take the gradient, and the logits at the start, at the image nearest to x + delta0, as FastAT
+            Benchmark does; the step and the next start still go from delta0 itself. The public code does not.
     """
     init = MomentumPrior(
         info,
@@ -101,6 +103,5 @@ def mep(
         reset_every=published_reset(info) if reset_every is None else reset_every,
         compact=compact,
         aligned=aligned,
-        box=box_start,
     )
-    return prior_guided(info, init, weight, relative_alpha, label_smoothing)
+    return prior_guided(info, init, weight, relative_alpha, label_smoothing, box_start)

@@ -1,149 +1,25 @@
-"""FGSM with a learned, sample-dependent initialisation: the method of the TIP paper."""
+"""FGSM with a learned, sample-dependent start: the method of the TIP paper, and it recombined with others."""
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Any
 
-import torch
-from torch import Tensor
+import torch.nn.functional as F
 
-from headstart.core import distributed
-from headstart.core.method import GraphKey, Init, Method, TaskInfo
-from headstart.core.step import Clock, Step
-from headstart.core.target import Target
-from headstart.errors import UserError
+from headstart.core.method import Method, TaskInfo
+from headstart.core.target import BatchNormMode
+from headstart.methods import liet
 from headstart.methods.registry import register
 from headstart.parts.ascents import SignSteps
-from headstart.parts.generator import Generator
-from headstart.parts.losses import CrossEntropy, cross_entropy, smoothing_of
-from headstart.parts.memory import SampleMemory
-
-Conditioning = Literal["image+gradient", "image+memory", "gradient", "image"]
-GeneratorSchedule = Literal["constant", "multi-step", "cosine"]
-GENERATOR_UPDATES = 200  # fewest in a run: with some tens of updates the generator starves and the method collapses
+from headstart.parts.generator import Conditioning, GeneratorInit, GeneratorSchedule
+from headstart.parts.losses import Criterion, CrossEntropy, cross_entropy, jensen_shannon, smoothing_of
+from headstart.parts.pairing import LogitPairing
 
 
-class GeneratorInit(Init):
-    """delta0 = epsilon * tanh(G(h)), h = (x, sign of the clean loss gradient).
-
-    With the conditioning "image+memory" the sign is that of the attack gradient at the sample's last visit, zero
-    before the second. It is kept as int8, one byte per pixel and channel, in the frame of the image: crop and flip
-    are undone when it is stored and redone when it is read, with zeros where the last crop saw nothing.
-
-    Every ``every``-th batch of an epoch, G first takes an ascent step of its own on the same robust loss. Its
-    gradient flows through delta = P(delta0 + alpha * sign g) alone, g a constant; where P clips, it stops. With
-    alpha = epsilon G therefore learns only at pixels where it opposes the sign step, unless ``straight_through``
-    lets the gradient pass where P clips.
-    """
-
-    def __init__(
-        self,
-        info: TaskInfo,
-        ascent: SignSteps,
-        *,
-        label_smoothing: float,
-        conditioning: Conditioning = "image+gradient",
-        width: int = 64,
-        every: int | None = None,
-        lr: float = 1e-3,
-        schedule: GeneratorSchedule = "constant",
-        straight_through: bool = False,
-    ) -> None:
-        super().__init__()
-        for name, value, allowed in [
-            ("conditioning", conditioning, get_args(Conditioning)),
-            ("generator_schedule", schedule, get_args(GeneratorSchedule)),
-        ]:
-            if value not in allowed:
-                raise UserError(f"{name} is {value!r}; allowed: {', '.join(allowed)}")
-        if every is not None and every < 1:
-            raise UserError(f"generator_every is {every}; it must be at least 1 (the paper's is 20)")
-        channels = info.image_shape[0]
-        self.generator = Generator(2 * channels if "+" in conditioning else channels, channels, width)
-        self.memory = SampleMemory(info, unit=1.0, aligned=True) if conditioning == "image+memory" else None
-        self.every = every or min(20, max(1, info.updates // GENERATOR_UPDATES))
-        self.conditioning, self.label_smoothing = conditioning, label_smoothing
-        self.lr, self.schedule, self.straight_through = lr, schedule, straight_through
-        # In a tuple, since the ascent is the method's part already, not ours.
-        self._ascent = (ascent,)
-        weights = self.generator.parameters()
-        # Fused keeps its step count on the device, so that updates can be recorded as CUDA graphs.
-        self.optimizer = torch.optim.Adam(weights, lr=lr, weight_decay=5e-4, fused=True, capturable=True)
-
-    def forward(self, target: Target, step: Step) -> Tensor:
-        h = self.condition(target, step)
-        if step.clock.batch % self.every == 0:
-            self.generator.train()
-            self.update_generator(target, step, h)
-        # Evaluation mode for the target's update is the published choice: running statistics that only
-        # generator updates refresh.
-        self.generator.eval()
-        with torch.no_grad():
-            return self.propose(target, step, h)
-
-    def condition(self, target: Target, step: Step) -> Tensor:
-        """What G sees, (B, 2C or C, H, W)."""
-        if self.conditioning == "image":
-            return step.x
-        sign = self.gradient_sign(target, step)
-        return sign if self.conditioning == "gradient" else torch.cat([step.x, sign], dim=1)
-
-    def gradient_sign(self, target: Target, step: Step) -> Tensor:
-        """Sign of the loss gradient that G is told, (B, C, H, W)."""
-        if self.memory is not None:
-            return self.memory.read(step)
-        grad, _ = target.ascend(step.x, lambda z: cross_entropy(z, step.y))
-        return grad.sign()
-
-    def propose(self, target: Target, step: Step, h: Tensor) -> Tensor:
-        with target.autocast():
-            proposal: Tensor = self.generator(h)
-        return step.threat.epsilon * proposal
-
-    def update_generator(self, target: Target, step: Step, h: Tensor) -> None:
-        step.delta0 = self.propose(target, step, h)
-        ascent = self._ascent[0]
-        kept, ascent.keep = ascent.keep, False  # a loss that reuses logits0 wants those of the target's update
-        delta = ascent(target, step)
-        ascent.keep = kept
-        if self.straight_through:
-            delta = delta.detach() + (step.delta0 - step.delta0.detach())
-        robust_loss = cross_entropy(target.through(step.x + delta), step.y, self.label_smoothing)
-        self.optimizer.zero_grad()
-        (-robust_loss).backward()  # type: ignore[no-untyped-call]
-        distributed.mean_(p.grad for p in self.generator.parameters() if p.grad is not None)
-        distributed.mean_(self.generator.buffers())
-        self.optimizer.param_groups[0]["lr"] = self.lr * decay(self.schedule, step.clock)
-        self.optimizer.step()
-
-    def observe(self, step: Step) -> None:
-        if self.memory is not None:
-            assert step.grad0 is not None
-            self.memory.write(step, step.grad0.sign())
-
-    def graph_key(self, step: Step) -> GraphKey:
-        if self.schedule != "constant":
-            return None
-        return (step.clock.batch % self.every == 0,)
-
-    def get_extra_state(self) -> dict[str, Any]:
-        return self.optimizer.state_dict()
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state)
-
-
-def decay(schedule: GeneratorSchedule, clock: Clock) -> float:
-    """Factor on the generator's learning rate at this update."""
-    if schedule == "multi-step":  # the published milestones, epochs 100 and 105 of 110
-        return 0.1 ** ((clock.fraction >= 100 / 110) + (clock.fraction >= 105 / 110))
-    if schedule == "cosine":
-        return (1 + math.cos(math.pi * clock.fraction)) / 2
-    return 1.0
-
-
-@register("fgsm-sdi", source="Jia et al., IEEE TIP 2022", passes="(3+2/k)F (2+2/k)Bx 1B + generator")
+@register(
+    "fgsm-sdi", source="Jia et al., IEEE TIP 2022", passes="(3+2/k)F (2+2/k)Bx 1B + generator, k = generator_every (20)"
+)
 def build(
     info: TaskInfo,
     relative_alpha: float = 1.0,
@@ -155,12 +31,13 @@ def build(
     generator_lr: float = 1e-3,
     generator_schedule: GeneratorSchedule = "constant",
     straight_through: bool = False,
+    batch_norm: BatchNormMode | None = None,
+    published: bool = False,
 ) -> Method:
     """FGSM-SDI: one sign step of epsilon from a start proposed by a jointly trained generator.
 
     delta0 = epsilon * tanh(G(x, sign grad CE(f(x), y))); delta = P(delta0 + alpha * sign grad CE(f(x + delta0), y));
-    f descends CE_s(f(x + delta), y), G ascends it every k batches. The published code is the setting
-    ``box=False, generator_every=20``.
+    f descends CE_s(f(x + delta), y), G ascends it every k batches.
 
     Args:
         relative_alpha: step size over epsilon. Below 1 the generator learns at more pixels, see GeneratorInit.
@@ -174,9 +51,14 @@ def build(
             fewer than 200 updates.
         generator_schedule: "constant" is what the published code does, "multi-step" what its milestones mean.
         straight_through: let the generator's gradient pass where the projection clips; our addition.
+        batch_norm: mode of the target in the ascent passes; "train" in the published code. Generator updates
+            differentiate through the target in training mode whatever it is.
+        published: every setting here at the authors' value, whatever it is set to.
     """
+    if published:  # what is not named has that default
+        return build(info, generator_every=20, batch_norm="train")
     smoothing = smoothing_of(0.5, info.classes) if label_smoothing is None else label_smoothing
-    ascent = SignSteps(relative_alpha, box=box)
+    ascent = SignSteps(relative_alpha, box=box, batch_norm=batch_norm)
     init = GeneratorInit(
         info,
         ascent,
@@ -187,5 +69,87 @@ def build(
         lr=generator_lr,
         schedule=generator_schedule,
         straight_through=straight_through,
+        batch_norm=batch_norm,
     )
     return Method(init, ascent, CrossEntropy(smoothing))
+
+
+@register(
+    "sdi-memory",
+    source="this library, after Jia et al., IEEE TIP 2022",
+    passes="(2+2/k)F (1+2/k)Bx 1B + generator, k = generator_every (20)",
+    base=build,
+    fixed=("conditioning", "published"),
+)
+def build_memory(info: TaskInfo, **sdi: Any) -> Method:
+    """SDI-memory: FGSM-SDI whose generator is told the sample's last attack gradient instead of the clean one.
+
+    delta0 = epsilon * tanh(G(x, sign g_i)), g_i = grad CE(f(x_i + delta0), y_i) at the last visit of sample i (see
+    GeneratorInit); the rest as in fgsm-sdi. No pass at the clean image: the cost of FGSM-RS and the generator.
+    """
+    return build(info, conditioning="image+memory", **sdi)
+
+
+@register(
+    "sdi-through",
+    source="this library, after Jia et al., IEEE TIP 2022",
+    passes="(3+2/k)F (2+2/k)Bx 1B + generator, k = generator_every (20)",
+    base=build,
+    fixed=("straight_through", "published"),
+)
+def build_through(info: TaskInfo, **sdi: Any) -> Method:
+    """SDI-through: FGSM-SDI whose generator also learns at pixels where the projection clips.
+
+    In delta = P(delta0 + alpha * sign g) with alpha = epsilon the clip blocks the generator's gradient wherever its
+    proposal agrees with the step. Here the gradient passes unchanged (straight through); the perturbation is that of
+    fgsm-sdi.
+    """
+    return build(info, straight_through=True, **sdi)
+
+
+def held_together(sdi: Method, divergence: Criterion, weight: float, *, ramp: bool = False) -> Method:
+    """FGSM-SDI with a divergence between the logits at x + delta and x + delta0 added to its loss, as it stands."""
+    assert isinstance(sdi.loss, CrossEntropy)
+    criterion = partial(cross_entropy, label_smoothing=sdi.loss.label_smoothing)
+    return Method(sdi.init, sdi.ascent, LogitPairing(criterion, divergence, weight, ramp=ramp))
+
+
+@register(
+    "sdi-pgi",
+    source="this library, after Jia et al., TIP and ECCV 2022",
+    passes="(3+2/k)F (2+2/k)Bx 2B + generator, k = generator_every (20)",
+    base=build,
+    fixed=("published",),
+)
+def build_pgi(info: TaskInfo, weight: float = 10.0, **sdi: Any) -> Method:
+    """SDI-PGI: FGSM-SDI with the logits at start and end held together, as in FGSM-PGI.
+
+    Init and ascent of fgsm-sdi; loss CE_s(f(x + delta), y) + lambda * MSE(f(x + delta), f(x + delta0)) on logits,
+    both differentiated. The generator goes on ascending CE_s alone. Without label smoothing or batch-norm the term
+    can blow up: take a smaller lambda there. With the conditioning "image+memory" it costs what FGSM-PGI does.
+
+    Args:
+        weight: lambda; FGSM-PGI's.
+    """
+    return held_together(build(info, **sdi), F.mse_loss, weight)
+
+
+@register(
+    "sdi-liet",
+    source="this library, after Jia et al. 2022 and Pan et al. 2025",
+    passes="(3+2/k)F (2+2/k)Bx 2B + generator, k = generator_every (20)",
+    base=build,
+    fixed=("published",),
+)
+def build_liet(info: TaskInfo, weight: float | None = None, **sdi: Any) -> Method:
+    """SDI-LIET: FGSM-SDI with the predictions at start and end held together, as in LIET.
+
+    Init and ascent of fgsm-sdi; loss CE_s(f(x + delta), y) + lambda (e + 1) / E * JS(f(x + delta), f(x + delta0)) in
+    epoch e of E, with fgsm-sdi's label smoothing. The generator goes on ascending CE_s alone. With the conditioning
+    "image+memory" it costs what LIET does.
+
+    Args:
+        weight: lambda; None is LIET's.
+    """
+    weight = liet.published_weight(info) if weight is None else weight
+    return held_together(build(info, **sdi), jensen_shannon, weight, ramp=True)

@@ -7,7 +7,7 @@ from torch import Tensor
 from headstart.core.method import Init, Method, TaskInfo
 from headstart.core.step import Step
 from headstart.core.target import Target
-from headstart.errors import UserError
+from headstart.errors import SettingError
 from headstart.methods.registry import ANY_NORM, register
 from headstart.parts.ascents import NoAscent
 from headstart.parts.losses import CrossEntropy
@@ -39,7 +39,7 @@ class Carried(Init):
 @register(
     "free",
     source="Shafahi et al., NeurIPS 2019",
-    passes="1F 0Bx 1B per update, m updates a batch (8)",
+    passes="1F 0Bx 1B per update, m = replays (8) updates a batch",
     norms=ANY_NORM,
 )
 def build(
@@ -59,6 +59,6 @@ def build(
             code does. Their CIFAR code does not, and so trains one update in m outside the threat model.
     """
     if replays < 1:
-        raise UserError(f"replays is {replays}; it must be at least 1 (the paper's is 8)")
+        raise SettingError(f"replays is {replays}; it must be at least 1 (the paper's is 8)")
     init = Carried(info, relative_alpha=relative_alpha, box=box)
     return Method(init, NoAscent(), CrossEntropy(label_smoothing), replays=replays)

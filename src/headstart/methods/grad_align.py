@@ -1,4 +1,4 @@
-"""Single-step training with aligned input gradients."""
+"""Single-step training whose input gradients keep their direction within the ball."""
 
 from __future__ import annotations
 

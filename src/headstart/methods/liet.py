@@ -11,10 +11,11 @@ from headstart.core import distributed
 from headstart.core.method import GraphKey, Init, Method, TaskInfo
 from headstart.core.step import Step
 from headstart.core.target import Target
-from headstart.errors import UserError
+from headstart.errors import SettingError
 from headstart.methods.registry import register
 from headstart.parts.ascents import SignSteps
-from headstart.parts.losses import Aligned, Criterion, jensen_shannon
+from headstart.parts.losses import Criterion, jensen_shannon
+from headstart.parts.pairing import LogitPairing
 
 
 def randomly_smoothed(logits: Tensor, y: Tensor, label_smoothing: float) -> Tensor:
@@ -79,13 +80,17 @@ def published_weight(info: TaskInfo) -> float:
     return 20.0 if is_large(info) else 200.0 if info.classes == 100 else 100.0
 
 
-@register("liet", source="Pan, Tang, Li, Yao, ICCV 2025", passes="2F 1Bx 2B + K images every 20 batches")
+@register(
+    "liet",
+    source="Pan, Tang, Li, Yao, ICCV 2025",
+    passes="(2+q/k)F (1+q/k)Bx 2B, k = template_every (20), q = classes / batch size",
+)
 def build(
     info: TaskInfo,
     relative_alpha: float = 1.0,
     label_smoothing: float | None = None,
     weight: float | None = None,
-    replaced: tuple[float, float] | None = None,
+    replaced: list[float] | None = None,
     template_every: int = 20,
 ) -> Method:
     """LIET: a sign step from a noisy class template, with predictions before and after the step held together.
@@ -98,20 +103,23 @@ def build(
     Args:
         label_smoothing: s. None takes the published 0.6, 0.8 at 100 classes, 0.4 above 8/255.
         weight: lambda. None takes the published 100, 200 at 100 classes, 20 above 8/255.
-        replaced: range of the share of replaced entries; None takes (0.1, 0.5), (0, 1) above 8/255.
+        replaced: range of the share of replaced entries; None takes [0.1, 0.5], [0, 1] above 8/255.
         template_every: batches between two refreshes, counted in the epoch; the paper has 10 for CIFAR-10 at 16/255.
     """
     if template_every < 1:
-        raise UserError(f"template_every is {template_every}; it must be at least 1 (the paper's is 20)")
+        raise SettingError(f"template_every is {template_every}; it must be at least 1 (the paper's is 20)")
     large = is_large(info)
     if label_smoothing is None:
         label_smoothing = 0.4 if large else 0.8 if info.classes == 100 else 0.6
     if weight is None:
         weight = published_weight(info)
-    low, high = replaced or ((0.0, 1.0) if large else (0.1, 0.5))
+    if replaced is None:
+        replaced = [0.0, 1.0] if large else [0.1, 0.5]
+    if len(replaced) != 2 or not 0 <= replaced[0] <= replaced[1] <= 1:
+        raise SettingError(f"replaced is {replaced}; it must be two shares in order, such as [0.1, 0.5]")
     criterion = partial(randomly_smoothed, label_smoothing=label_smoothing)
     init = LabelTemplates(
-        info, criterion, every=template_every, replaced=(low, high), noise_scale=2.0 if large else 1.0
+        info, criterion, every=template_every, replaced=(replaced[0], replaced[1]), noise_scale=2.0 if large else 1.0
     )
     ascent = RandomlySmoothedStep(relative_alpha, project=not large, label_smoothing=label_smoothing)
-    return Method(init, ascent, Aligned(criterion, jensen_shannon, weight, ramp=True))
+    return Method(init, ascent, LogitPairing(criterion, jensen_shannon, weight, ramp=True))

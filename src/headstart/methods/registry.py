@@ -11,7 +11,8 @@ from typing import Any
 
 from headstart.core.method import Method, TaskInfo
 from headstart.core.threat import NORMS
-from headstart.errors import UserError, unknown
+from headstart.errors import SettingError, unknown
+from headstart.fields import typed
 
 Builder = Callable[..., Method]
 ANY_NORM = tuple(NORMS)
@@ -34,17 +35,35 @@ class MethodEntry:
     @property
     def settings(self) -> dict[str, Any]:
         """Settings with their defaults, from the signature of ``build``, and of ``base`` where it hands some on."""
-        own = _settings_of(self.build)
-        inherited = _settings_of(self.base) if self.base else {}
-        return own | {key: value for key, value in inherited.items() if key not in own and key not in self.fixed}
+        return {name: parameter.default for name, parameter in self.parameters.items()}
+
+    def checked(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """The settings, each known and of the type that the signature declares.
+
+        Raises:
+            SettingError: one is not.
+        """
+        known, checked = self.parameters, {}
+        for key, value in settings.items():
+            if key not in known:
+                raise unknown(f"setting of method {self.name}:", key, known)
+            checked[key] = typed(f"setting {key} of method {self.name}", value, known[key].annotation)
+        return checked
+
+    @property
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """Settings with their types and defaults."""
+        own, inherited = _parameters_of(self.build), _parameters_of(self.base) if self.base else {}
+        return own | {name: p for name, p in inherited.items() if name not in own and name not in self.fixed}
 
 
 _METHODS: dict[str, MethodEntry] = {}
 
 
-def _settings_of(build: Builder) -> dict[str, Any]:
-    parameters = list(inspect.signature(build).parameters.values())[1:]
-    return {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD}
+def _parameters_of(build: Builder) -> dict[str, inspect.Parameter]:
+    """Those after ``info`` by name, their types evaluated."""
+    parameters = list(inspect.signature(build, eval_str=True).parameters.values())[1:]
+    return {p.name: p for p in parameters if p.kind is not p.VAR_KEYWORD}
 
 
 def register(
@@ -57,7 +76,7 @@ def register(
     fixed: tuple[str, ...] = (),
     same_as: str | None = None,
 ) -> Callable[[Builder], Builder]:
-    """Register ``build(info, **settings) -> Method`` under ``name``.
+    """Register ``build(info, **settings) -> Method`` under ``name``; every setting has a type and a default.
 
     Args:
         name: what recipes and the command line call the method.
@@ -92,7 +111,7 @@ def build_method(name: str, info: TaskInfo, settings: dict[str, Any] | None = No
     """Build a method by name.
 
     Raises:
-        UserError: the name or a setting is unknown, a setting has a value the method refuses, or the method cannot
+        SettingError: the name or a setting is unknown, a setting has a value the method refuses, or the method cannot
             train for the norm.
     """
     known = methods()
@@ -102,11 +121,5 @@ def build_method(name: str, info: TaskInfo, settings: dict[str, Any] | None = No
     if info.threat.norm not in entry.norms:
         able = ", ".join(other for other, e in known.items() if info.threat.norm in e.norms)
         norms = " or ".join(entry.norms)
-        raise UserError(f"method {name} trains for norm {norms}, not {info.threat.norm!r} (methods that do: {able})")
-    for key in settings or {}:
-        if key not in entry.settings:
-            raise unknown(f"setting of method {name}:", key, entry.settings)
-    try:
-        return entry.build(info, **(settings or {}))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"method {name}: {error}") from error
+        raise SettingError(f"method {name} trains for norm {norms}, not {info.threat.norm!r} (methods that do: {able})")
+    return entry.build(info, **entry.checked(settings or {}))

@@ -8,7 +8,7 @@ from torch import Tensor
 from headstart.core.method import Method, TaskInfo
 from headstart.core.step import Step
 from headstart.core.target import BatchNormMode, Target
-from headstart.errors import UserError
+from headstart.errors import SettingError
 from headstart.methods.registry import ANY_NORM, register
 from headstart.parts.ascents import SignSteps
 from headstart.parts.inits import Uniform
@@ -22,8 +22,10 @@ class CheckpointStep(SignSteps):
     perturbation, where x_i + delta0_i already is.
     """
 
-    def __init__(self, relative_alpha: float, checkpoints: int, batch_norm: BatchNormMode | None) -> None:
-        super().__init__(relative_alpha, batch_norm=batch_norm)
+    def __init__(
+        self, relative_alpha: float, checkpoints: int, *, label_smoothing: float, batch_norm: BatchNormMode
+    ) -> None:
+        super().__init__(relative_alpha, label_smoothing=label_smoothing, batch_norm=batch_norm)
         self.checkpoints = checkpoints
 
     def forward(self, target: Target, step: Step) -> Tensor:
@@ -43,7 +45,7 @@ class CheckpointStep(SignSteps):
 @register(
     "fgsm-ckpt",
     source="Kim, Lee, Lee, AAAI 2021 (ssat by its other name)",
-    passes="(c+1)F 1Bx 1B",
+    passes="(c+1)F 1Bx 1B, c = checkpoints (3)",
     norms=ANY_NORM,
     same_as="ssat",
 )
@@ -52,6 +54,7 @@ def build(
     checkpoints: int = 3,
     relative_alpha: float = 1.25,
     label_smoothing: float = 0.0,
+    ascent_label_smoothing: float = 0.0,
     batch_norm: BatchNormMode = "eval",
 ) -> Method:
     """SSAT, also called FGSM-CKPT: FGSM-RS whose step is cut, per sample, where the prediction first turns wrong.
@@ -59,14 +62,16 @@ def build(
     delta0 = box(U(epsilon)); d = P(delta0 + alpha * sign grad CE(f(x + delta0), y)); delta_i = s_i * d_i with s_i as
     in CheckpointStep; loss CE(f(x + delta), y). All c - 1 checkpoints are tried on the whole batch: picking the
     samples out would make the device wait. The published code drops a checkpoint when its inference batch is full,
-    which its settings never reach. The ascended cross-entropy is plain; only the loss is smoothed.
+    which its settings never reach.
 
     Args:
         checkpoints: c.
         relative_alpha: step size over epsilon.
+        ascent_label_smoothing: of the ascended cross-entropy; none as published, FastAT Benchmark's is the loss's.
         batch_norm: mode of the ascent pass, "eval" as in the authors' code; FastAT Benchmark's is "train".
             Checkpoints are always tried in evaluation mode.
     """
     if checkpoints < 1:
-        raise UserError(f"checkpoints is {checkpoints}; it must be at least 1 (the paper's is 3)")
-    return Method(Uniform(), CheckpointStep(relative_alpha, checkpoints, batch_norm), CrossEntropy(label_smoothing))
+        raise SettingError(f"checkpoints is {checkpoints}; it must be at least 1 (the paper's is 3)")
+    ascent = CheckpointStep(relative_alpha, checkpoints, label_smoothing=ascent_label_smoothing, batch_norm=batch_norm)
+    return Method(Uniform(), ascent, CrossEntropy(label_smoothing))

@@ -27,6 +27,7 @@ class SignSteps(Ascent):
         steps: number of steps.
         project: project onto the epsilon-ball after each step.
         box: clip to the image box after each step.
+        box_start: take the first gradient at the nearest image to x + delta0; the step still goes on from delta0.
         label_smoothing: of the cross-entropy that is ascended.
         batch_norm: mode of the ascent passes; None follows the target's setting.
     """
@@ -40,23 +41,25 @@ class SignSteps(Ascent):
         steps: int = 1,
         project: bool = True,
         box: bool = True,
+        box_start: bool = False,
         label_smoothing: float = 0.0,
         batch_norm: BatchNormMode | None = None,
     ) -> None:
         super().__init__()
         self.relative_alpha, self.steps, self.project, self.box = relative_alpha, steps, project, box
-        self.label_smoothing = label_smoothing
+        self.box_start, self.label_smoothing = box_start, label_smoothing
         self.batch_norm = batch_norm
 
     def forward(self, target: Target, step: Step) -> Tensor | None:
         x, delta, threat = step.x, step.delta0, step.threat
         for k in range(self.steps):
-            grad, logits = target.ascend(
-                x if delta is None else x + delta,
-                lambda z: self.score(step, z),
-                batch_norm=self.batch_norm,
-                keep=self.keep and k == 0,
-            )
+            keep = k == 0 and "logits0" in step.needs
+            point = x if delta is None else x + delta
+            if k == 0 and delta is not None and self.box_start:
+                point = x + threat.box(x, delta)
+            if keep:
+                point = step.x0 = point.detach().requires_grad_()
+            grad, logits = target.ascend(point, lambda z: self.score(step, z), batch_norm=self.batch_norm, keep=keep)
             if k == 0:
                 step.grad0, step.logits0 = grad, logits
             move = self.direction(step, grad) * (self.relative_alpha * threat.epsilon)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headstart.core.method import GraphKey, Loss
+from headstart.core.method import Loss
 from headstart.core.step import Step
 from headstart.core.target import Target
 
@@ -38,35 +38,6 @@ class CrossEntropy(Loss):
     def forward(self, target: Target, step: Step) -> Tensor:
         assert step.logits is not None
         return cross_entropy(step.logits, step.y, self.label_smoothing)
-
-
-class Aligned(Loss):
-    """criterion(f(x + delta), y) + lambda * divergence(f(x + delta), f(x + delta0)); both logits are differentiated.
-
-    Args:
-        criterion: logits (B, K) and labels (B,) to a scalar.
-        divergence: logits at x + delta and at x + delta0, both (B, K), to a scalar.
-        weight: lambda.
-        ramp: lambda grows linearly over the run: epoch e of E has lambda * (e + 1) / E.
-    """
-
-    needs = frozenset({"logits0"})
-
-    def __init__(self, criterion: Criterion, divergence: Criterion, weight: float, *, ramp: bool = False) -> None:
-        super().__init__()
-        self.criterion, self.divergence, self.weight, self.ramp = criterion, divergence, weight, ramp
-
-    def forward(self, target: Target, step: Step) -> Tensor:
-        assert step.logits is not None
-        assert step.logits0 is not None
-        return self.criterion(step.logits, step.y) + self.weight_now(step) * self.divergence(step.logits, step.logits0)
-
-    def weight_now(self, step: Step) -> float:
-        """lambda of this epoch."""
-        return self.weight * ((step.clock.epoch + 1) / step.clock.epochs if self.ramp else 1.0)
-
-    def graph_key(self, step: Step) -> GraphKey:
-        return (self.weight_now(step),)
 
 
 def jensen_shannon(logits: Tensor, other: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from headstart.core import distributed
 from headstart.core.method import Init, TaskInfo
 from headstart.core.step import Step
 from headstart.core.target import Target
-from headstart.errors import UserError
+from headstart.errors import DataError, OutOfMemory, SettingError
 
 
 class SampleMemory(nn.Module):
@@ -28,7 +28,8 @@ class SampleMemory(nn.Module):
             read, zero where nothing was seen. Otherwise in the frame of the augmented image, whatever it was.
 
     Raises:
-        UserError: aligned, where crops are rescaled, or not enough memory.
+        SettingError: aligned, where crops are rescaled.
+        OutOfMemory: the table does not fit.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class SampleMemory(nn.Module):
     ) -> None:
         super().__init__()
         if aligned and info.rescaled:
-            raise UserError(
+            raise SettingError(
                 "this method remembers perturbations by their place in the image, which crops of random scale "
                 "(image_size) lose; choose one without aligned memory, or images of one size without image_size"
             )
@@ -54,15 +55,20 @@ class SampleMemory(nn.Module):
             rows = torch.zeros(shape, dtype=dtype)
         except RuntimeError as error:  # how torch says that there is not so much memory
             size = shape[0] * shape[1] * dtype.itemsize / 2**30
-            raise UserError(
+            raise OutOfMemory(
                 f"this method remembers {shape[0]} samples in {size:.0f} GB of memory; choose one that does not"
             ) from error
         self.rows: Tensor
         self.register_buffer("rows", rows, persistent=False)
 
     def locate(self, step: Step) -> Tensor:
-        """The rows of the batch, (B,)."""
-        assert step.index is not None, "per-sample memory needs Step.index"
+        """The rows of the batch, (B,).
+
+        Raises:
+            DataError: the step does not say which samples it has.
+        """
+        if step.index is None:
+            raise DataError("this method remembers samples: pass index, the row of each in the training set, (B,)")
         return step.index // distributed.world_size()
 
     def read(self, step: Step) -> Tensor:
@@ -144,21 +150,19 @@ class Remembered(Init):
     Args:
         memory: where it is kept.
         reset_every: epochs after which it starts anew from corners, counted from the first; None for never.
-        box: clip delta0 to the image box, which another crop of the same image may have moved.
     """
 
-    def __init__(self, memory: SampleMemory, *, reset_every: int | None = None, box: bool = False) -> None:
+    def __init__(self, memory: SampleMemory, *, reset_every: int | None = None) -> None:
         super().__init__()
         if reset_every is not None and reset_every < 1:
-            raise UserError(f"reset_every is {reset_every}; it must be at least 1 epoch")
-        self.memory, self.reset_every, self.box = memory, reset_every, box
+            raise SettingError(f"reset_every is {reset_every}; it must be at least 1 epoch")
+        self.memory, self.reset_every = memory, reset_every
 
     def forward(self, target: Target, step: Step) -> Tensor:
         epoch, batch = step.clock.epoch, step.clock.batch
         if batch == 0 and (epoch % self.reset_every if self.reset_every else epoch) == 0:
             self.start(step)
-        delta0 = self.memory.read(step)
-        return step.threat.box(step.x, delta0) if self.box else delta0
+        return self.memory.read(step)
 
     def start(self, step: Step) -> None:
         """Forget everything."""
@@ -180,7 +184,6 @@ class MomentumPrior(Remembered):
         reset_every: epochs between resets.
         compact: perturbations in int8 and momenta in bfloat16 instead of fp32.
         aligned: see SampleMemory.
-        box: clip delta0 to the image box.
     """
 
     def __init__(
@@ -192,9 +195,8 @@ class MomentumPrior(Remembered):
         reset_every: int,
         compact: bool,
         aligned: bool = False,
-        box: bool = False,
     ) -> None:
-        super().__init__(perturbation_memory(info, compact, aligned), reset_every=reset_every, box=box)
+        super().__init__(perturbation_memory(info, compact, aligned), reset_every=reset_every)
         self.momentum = SampleMemory(info, dtype=torch.bfloat16 if compact else torch.float32, aligned=aligned)
         self.decay, self.relative_alpha = decay, relative_alpha
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from headstart.errors import UserError, unknown
-from headstart.recipes.fields import KINDS
+from headstart.fields import KINDS
 from headstart.recipes.recipe import Recipe
 
 YAML = (".yaml", ".yml")

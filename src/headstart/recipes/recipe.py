@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_type_hints
 
 from headstart.errors import UserError
-from headstart.recipes.fields import pixel_fraction, typed
+from headstart.fields import pixel_fraction, typed
 
 Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["one-cycle", "triangular", "multi-step", "constant"]

@@ -7,14 +7,15 @@ import math
 from fractions import Fraction
 from typing import Any, Literal, get_args, get_origin
 
-from headstart.errors import UserError, unknown
+from headstart.errors import SettingError, unknown
 
 KINDS: dict[type, str] = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
     dict: "keys and values such as {alpha: 0.1}",
-    list: "a list of whole numbers such as [100, 105]",
+    list[int]: "a list of whole numbers such as [100, 105]",
+    list[float]: "a list of numbers such as [0.1, 0.5]",
 }
 
 
@@ -23,7 +24,7 @@ def describe(hint: Any) -> str:
     hint = _without_none(hint)
     if get_origin(hint) is Literal:
         return f"one of {', '.join(get_args(hint))}"
-    return KINDS.get(get_origin(hint) or hint, "text")
+    return KINDS.get(hint) or KINDS.get(get_origin(hint), "text")
 
 
 def _without_none(hint: Any) -> Any:
@@ -36,7 +37,7 @@ def typed(name: str, value: Any, hint: Any) -> Any:
     """The value of a field, checked; numbers that YAML takes for text (1e-3) become numbers.
 
     Raises:
-        UserError: not of that type, not finite, or not among the choices.
+        SettingError: not of that type, not finite, or not among the choices.
     """
     if value is None and type(None) in get_args(hint):
         return None
@@ -53,9 +54,9 @@ def typed(name: str, value: Any, hint: Any) -> Any:
             value = float(value)
     fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
     fits &= kind is not float or (fits and math.isfinite(value))
-    fits &= kind is not list or (fits and all(type(item) is int for item in value))
+    fits &= kind is not list or (fits and all(type(item) in (int, *get_args(hint)) for item in value))
     if not fits:
-        raise UserError(f"{name} is {value!r}; it must be {describe(hint)}")
+        raise SettingError(f"{name} is {value!r}; it must be {describe(hint)}")
     return value
 
 
@@ -63,9 +64,9 @@ def pixel_fraction(value: float | str) -> float:
     """A number, or a fraction written like 8/255; whether it can be an epsilon is for ``ThreatModel`` to say.
 
     Raises:
-        UserError: not a number.
+        SettingError: not a number.
     """
     try:
         return float(Fraction(value.replace(" ", ""))) if isinstance(value, str) else float(value)
     except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise UserError(f"epsilon is {value!r}; write a pixel fraction such as 8/255 or 0.03") from error
+        raise SettingError(f"epsilon is {value!r}; write a pixel fraction such as 8/255 or 0.03") from error
