@@ -22,8 +22,9 @@ def cosine(grad: Tensor, other: Tensor) -> Tensor:
 def pert_align(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -> Tensor:
     """PertAlign of plain FGSM: cos(g_i, b_i), g and b the input gradients of the loss before and after the step.
 
-    1 where the loss is linear along the step; it falls as the loss bends (SORA, ICML 2026, arXiv:2606.00738). The
-    authors take b from the weight update's own backward; this measures any model, for two gradients.
+    1 where the loss is linear along the step; it falls as the loss bends (Teymourian et al., SORA, ICML 2026,
+    arXiv:2606.00738). The authors take b from the weight update's own backward, at no further pass; this measures any
+    model, for two gradients.
 
     Args:
         model: maps fp32 images (B, C, H, W) in [0, 1] to logits (B, K); in evaluation mode.
