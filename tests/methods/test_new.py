@@ -13,7 +13,9 @@ from tests.reference import literal_new
 from torch import Tensor, nn
 
 from headstart.core import Clock, Method, Step, Target
+from headstart.data import ImageSet, ResidentLoader
 from headstart.errors import SettingError
+from headstart.methods.atas import PaddedMemory
 from headstart.methods.registry import build_method
 from headstart.methods.tdat import published_floor
 
@@ -221,6 +223,25 @@ def test_a_visit_leaves_what_lies_outside_its_crop() -> None:
     changed = (memory.rows != before).view(SAMPLES, 12, 12, 3)
     assert changed[:8, 4:12, :8].all()
     assert changed.sum() == values.numel()
+
+
+def test_perturbations_follow_the_loader() -> None:
+    """What was stored under one crop and flip comes back under another exactly where both lay, the border included."""
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 128, (12, 8, 10, 3), dtype=torch.uint8, generator=draw)
+    images = ImageSet(pixels, torch.zeros(12, dtype=torch.long), ("a",), "random")
+    loader = ResidentLoader(images, 5, pad=3)
+    memory = PaddedMemory(info(image_shape=(3, 8, 10), samples=12, pad=3), unit=1 / 255)
+    memory.rows.fill_(-1)
+    for batch in loader.epoch(0):
+        memory.write(Step(batch.x, batch.y, THREAT, Clock(), batch.index, batch.geometry), batch.x)
+    whole = 0
+    for batch in loader.epoch(1):
+        read = memory.read(Step(batch.x, batch.y, THREAT, Clock(), batch.index, batch.geometry))
+        seen = read >= 0
+        torch.testing.assert_close(read[seen], batch.x[seen])
+        whole += int(seen.sum())
+    assert whole / (12 * 3 * 8 * 10) > 0.5
 
 
 def test_atas_refuses_crops_of_random_scale() -> None:
