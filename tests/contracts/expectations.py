@@ -51,6 +51,7 @@ def now_and_then(rare: Passes, ordinary: Passes) -> Callable[[int], Passes]:
 
 
 EXPECTED = {
+    "atas": Expected(always(2, 1, 1), settings={"warmup_epochs": 1, "reset_every": 2}),
     "awp": Expected(always(4, 2, 2), settings={"method_args": STEPS}),
     "elle": Expected(always(3, 1, 2), boxed=False),
     "elle-a": Expected(always(3, 1, 2), boxed=False),
@@ -85,8 +86,10 @@ EXPECTED = {
     "sdi-memory": Expected(now_and_then(Passes(4, 3, 1), Passes(2, 1, 1)), settings=GENERATOR, boxed=False),
     "sdi-pgi": Expected(now_and_then(Passes(5, 4, 2), Passes(3, 2, 2)), settings=GENERATOR, boxed=False),
     "sdi-through": Expected(now_and_then(Passes(5, 4, 1), Passes(3, 2, 1)), settings=GENERATOR, boxed=False),
+    "sora": Expected(always(2, 1, 1), radius=3.0),
     "ssat": Expected(always(4, 1, 1)),
     "standard": Expected(always(1, 0, 1), radius=0.0, split_invariant=True),
+    "tdat": Expected(always(2, 1, 2)),
     "trades": Expected(always(5, 2, 2), settings=STEPS),
     "trades-awp": Expected(always(7, 2, 4), settings=STEPS),
     "zero-grad": Expected(always(2, 1, 1)),
