@@ -115,13 +115,14 @@ def watch(name: str, seed: int, epochs: int) -> list[dict[str, float]]:
         done = trainer.clock.update
         if done % EVERY:
             return
-        threat, monitor = trainer._threat_now(), trainer.monitor
-        ascent = trainer.method.ascent
+        threat, monitor = trainer.learner.threat_at(trainer.clock), trainer.monitor
+        ascent = trainer.learner.method.ascent
         assert isinstance(ascent, Recorded)
-        trainer.network.eval()
+        network = trainer.learner.network
+        network.eval()
         x = monitor.images.float() / 255
-        validation = pert_align(trainer.network, x, monitor.labels, threat).mean().item()
-        measured = monitor.measure(trainer.network, threat)
+        validation = pert_align(network, x, monitor.labels, threat).mean().item()
+        measured = monitor.measure(network, threat)
         training = statistics.fmean(ascent.seen[-WINDOW:])
         row = {"update": done, "epsilon": threat.epsilon, "training": training, "validation": validation}
         looks.append(row | {key: measured[key] for key in ("clean", "fgsm", "pgd")})

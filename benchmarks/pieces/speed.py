@@ -92,7 +92,7 @@ def literal(context: Context) -> dict[str, Any]:
         ("headstart bf16", {"bf16": True}),
         ("headstart bf16 graphs", {"bf16": True, "graphs": not context.tiny}),
     ]
-    steps: dict[str, Callable[[int], float | None]] = {}
+    steps: dict[str, Callable[[int], Any]] = {}
     for name, setting in settings:
         workload = context.workload(128, **setting)
         steps[name] = literal_sdi_step(workload) if name.startswith("literal") else method_step(workload, "fgsm-sdi")

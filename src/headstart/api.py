@@ -54,10 +54,8 @@ def train(
     found = None if data is None or isinstance(data, str) else from_python(data)
     if data is not None:
         fields["data"] = data if found is None else found.name
-    if isinstance(model, str):
-        fields["model"] = model
-    elif model is not None:
-        fields["model"] = f"python:{type(model).__name__}"
+    if model is not None:
+        fields["model"] = model if isinstance(model, str) else f"python:{type(model).__name__}"
     return train_by_recipe(
         load_recipe(recipe, **fields),
         out,

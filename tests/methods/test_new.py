@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.helpers import IMAGE_SHAPE, THREAT, Batch, batches, info, run_method, sgd, tiny_net, update
-from tests.reference import literal_new
 from torch import Tensor, nn
 
 from headstart.core import Clock, Method, Step, Target
@@ -18,6 +16,8 @@ from headstart.errors import SettingError
 from headstart.methods.atas import PaddedMemory
 from headstart.methods.registry import build_method
 from headstart.methods.tdat import published_floor
+from tests.helpers import IMAGE_SHAPE, THREAT, Batch, batches, info, run_method, sgd, tiny_net, update
+from tests.reference import literal_new
 
 TOLERANCE = 1e-6
 EPS = THREAT.epsilon
@@ -183,7 +183,7 @@ def test_atas(moved: bool, compact: bool) -> None:
         "smallest_alpha": 0.45,
     }  # 0.5 would be 63.5 units
     method, theirs = build_method("atas", task(), settings), literal_new.ATAS(*made)
-    theirs.unit, theirs.c, theirs.low = (EPS / 127 if compact else None), c, 0.45
+    theirs.unit, theirs.c, theirs.low = (EPS / 127 if compact else None), c, 0.45  # type: ignore[assignment]
     sizes: set[float] = set()
 
     def check() -> None:
@@ -200,7 +200,7 @@ def test_atas(moved: bool, compact: bool) -> None:
 
 
 def test_atas_starts_anew_but_not_for_the_last_epoch() -> None:
-    init = build_method("atas", task(epochs=30), {"compact": False}).init
+    init: Any = build_method("atas", task(epochs=30), {"compact": False}).init
     x, y, index = DATA[0][0]
     drawn = []
     for epoch in range(30):

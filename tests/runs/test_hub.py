@@ -7,10 +7,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 from safetensors.torch import save_file
 
 from headstart.models import build_model
@@ -122,14 +122,19 @@ def test_push_uploads_a_run_and_its_card(folder: Path, online: tuple[Hub, Any]) 
     assert str(folder) not in card
 
 
+def results_of(hub: Hub, repo: str) -> Any:
+    """The accuracies in a card's metadata."""
+    return cast(ModelCardData, ModelCard(hub.files(repo)["README.md"].decode()).data).eval_results
+
+
 def test_the_card_tells_machines_what_was_measured(online: tuple[Hub, Any]) -> None:
     hub, _ = online
-    clean, robust = ModelCard(hub.files("me/net")["README.md"].decode()).data.eval_results
+    clean, robust = results_of(hub, "me/net")
     assert (clean.metric_name, clean.metric_value) == ("clean accuracy", 0.963)
     assert (robust.metric_name, robust.metric_value) == ("robust accuracy", 0.273)
     assert robust.metric_args == {"n": 500, "suite": "standard", "norm": "linf", "epsilon": 0.25}
     assert {(result.dataset_type, result.dataset_split) for result in (clean, robust)} == {("digits", "test")}
-    assert ModelCard(hub.files("me/fresh")["README.md"].decode()).data.eval_results is None
+    assert results_of(hub, "me/fresh") is None
 
 
 def test_push_of_a_run_that_was_not_measured(online: tuple[Hub, Any]) -> None:

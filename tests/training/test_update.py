@@ -71,7 +71,7 @@ def test_gradients_are_clipped(tmp_path: Path, digits: ImageSet) -> None:
     torch.manual_seed(0)
     network = build_model("small", 10, 1, {"widths": [4, 8]})
     before = [p.detach().clone() for p in network.parameters()]
-    still = {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant", "max_steps": 1}
+    still: dict[str, Any] = {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant", "max_steps": 1}
     train(tiny(clip_gradient=0.01, **still), tmp_path, data=digits, model=network, progress=False)
     moved = torch.cat([(a - b).flatten() for a, b in zip(network.parameters(), before, strict=True)]).detach().norm()
     assert float(moved) == pytest.approx(0.01, rel=1e-3)
@@ -166,4 +166,4 @@ def test_a_network_may_freeze_layers_in_a_train_of_its_own(tmp_path: Path, digit
 
     network = Freezing()
     train(tiny("trades", max_steps=2), tmp_path, data=digits, model=network, progress=False)
-    assert (int(network.frozen.num_batches_tracked), network.live.training) == (0, True)
+    assert (network.frozen.state_dict()["num_batches_tracked"].item(), network.live.training) == (0, True)

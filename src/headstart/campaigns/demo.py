@@ -25,6 +25,7 @@ from headstart.report.groups import passes_per_update
 from headstart.runs.environment import environment
 from headstart.runs.files import write_text
 from headstart.runs.folder import RunFolder
+from headstart.runs.log import show_messages
 from headstart.training.train import train
 
 METHODS = ("pgd-at", "fgsm-sdi", "fgsm-rs", "fgsm")  # the slowest first, so that the cores finish together
@@ -70,7 +71,9 @@ def run_methods(recipes: dict[str, Recipe], folder: DemoFolder, n: int) -> dict[
     from a second thread, and all methods are timed alike.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(len(recipes), os.cpu_count() or 1), mp_context=context) as pool:
+    with ProcessPoolExecutor(
+        min(len(recipes), os.cpu_count() or 1), mp_context=context, initializer=show_messages
+    ) as pool:
         futures: dict[str, Future[dict[str, Any]]] = {
             m: pool.submit(run_method, recipe, folder.run(m), n) for m, recipe in recipes.items()
         }

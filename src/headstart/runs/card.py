@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
-
+from headstart.errors import extra
 from headstart.recipes.reader import load_recipe
 from headstart.recipes.recipe import Recipe
 from headstart.runs.folder import RunFolder
+
+with extra("hub"):
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 
