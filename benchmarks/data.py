@@ -32,8 +32,8 @@ from headstart.data import Batch
 from headstart.models import build_model
 from headstart.recipes.recipe import Recipe
 from headstart.runs.environment import environment
-from headstart.runs.store import RunStore
 from headstart.runs.launch import make_fabric
+from headstart.runs.store import RunStore
 from headstart.training.feed import load_parts
 from headstart.training.train import Trainer
 

@@ -24,11 +24,12 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from headstart.runs.classifier import load_classifier
+
 from headstart.core.threat import ThreatModel
 from headstart.data import load
 from headstart.evaluation.measure import evaluate_model
 from headstart.recipes.reader import load_recipe
-from headstart.runs.classifier import load_classifier
 from headstart.runs.environment import environment
 from headstart.training.train import train
 

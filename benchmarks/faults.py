@@ -35,8 +35,8 @@ from safetensors.numpy import load_file
 from headstart.api import train
 from headstart.errors import UserError
 from headstart.runs.environment import environment
-from headstart.runs.store import RunStore
 from headstart.runs.launch import Interrupted
+from headstart.runs.store import RunStore
 from headstart.training.train import Trainer
 
 CHECKPOINT_EVERY = 5
