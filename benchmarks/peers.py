@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -118,13 +119,17 @@ ONCE = {"label_smoothing": None}  # these classes smooth labels themselves, and 
 IMAGE = 3 * 32 * 32
 
 
-def same_corners(method: Method) -> None:
-    """Let the memory of perturbations begin at the corners that the benchmark draws, channels before rows and columns."""
+def same_corners(method: Method, draws: int = 1) -> None:
+    """Let the memory of perturbations begin at the corners that the benchmark draws, channels before rows and columns.
+
+    Args:
+        draws: how often it draws them; the last time counts.
+    """
     memory = method.init.memory
     assert isinstance(memory, SampleMemory)
 
     def draw_corners(radius: float) -> None:
-        signs = (2 * torch.rand(len(memory.rows), 3, 32, 32) - 1).sign()
+        signs = [(2 * torch.rand(len(memory.rows), 3, 32, 32) - 1).sign() for _ in range(draws)][-1]
         memory.rows.copy_(radius * signs.permute(0, 2, 3, 1).flatten(1))
 
     memory.draw_corners = draw_corners  # type: ignore[method-assign]
@@ -145,7 +150,7 @@ BENCHMARK = [
     Peer("free", "Free_AT", benchmark, SMOOTH | {"replays": 2}, {"m": 2, "total_epoch": 4}),
     Peer("fgsm-mep", "FGSM_PGI", benchmark, SMOOTH | {"box_start": True, "compact": False}, **REMEMBERED),
     Peer("fgsm-pco", "FGSM_PCO", benchmark, {"compact": False}, ONCE, **REMEMBERED),
-    Peer("mep-cs", "FGSM_MEP_CS", benchmark, {"compact": False}, ONCE, **REMEMBERED),
+    Peer("mep-cs", "FGSM_MEP_CS", benchmark, {"compact": False}, ONCE, True, prepare=partial(same_corners, draws=2)),
     Peer("rs-cs", "FGSM_RS_CS", benchmark, {}, ONCE),
     Peer("fgsm-uap", "FGSM_UAP", benchmark, SMOOTH),
     Peer("fgsm-cuap", "FGSM_CUAP", benchmark, SMOOTH),
