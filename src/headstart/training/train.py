@@ -136,7 +136,9 @@ class Trainer:
         self.clock = Clock(updates=recipe.epochs * per_epoch, epochs=recipe.epochs)
         self.optimizer = make_optimizer(recipe, self.network)
         self.schedule = make_schedule(recipe, self.optimizer, self.clock.updates, per_epoch)
-        self.average = WeightAverage(self.network, recipe.average) if recipe.average else None
+        self.average = (
+            WeightAverage(self.network, recipe.average, warmup=recipe.average_warmup) if recipe.average else None
+        )
         # Static: a smaller last batch would otherwise make a slower network for every size, and compile it late.
         fast = cast(nn.Module, torch.compile(self.network, dynamic=False)) if recipe.compile else None
         self.synchronised = fabric.setup_module(fast if fast is not None else self.network) if world > 1 else None
