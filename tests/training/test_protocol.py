@@ -1,4 +1,4 @@
-"""What a published protocol needs of schedule, average and validation part; FastAT Benchmark's numbers are the measure."""
+"""What published protocols need of schedule, average and validation part, measured by FastAT Benchmark's numbers."""
 
 from __future__ import annotations
 
