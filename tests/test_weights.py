@@ -464,5 +464,5 @@ def test_published_wide_resnets_with_a_block_that_nothing_reads_load(tmp_path: P
 def test_a_block_more_is_still_refused_elsewhere(tmp_path: Path) -> None:
     network = build_model("small", 10, args=ARGS)
     torch.save({**network.state_dict(), "sub_block1.weight": torch.zeros(3)}, tmp_path / "odd.pt")
-    with pytest.raises(UserError, match="unknown sub_block1.weight"):
+    with pytest.raises(UserError, match=r"unknown sub_block1\.weight"):
         load_classifier(tmp_path / "odd.pt", model="small", model_args=ARGS)
