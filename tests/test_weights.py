@@ -450,3 +450,24 @@ def test_training_from_weights_that_do_not_fit(weights: Path, tmp_path: Path) ->
     with pytest.raises(UserError, match="does not exist"):
         start(tmp_path / "run", tmp_path / "nothing.pt", pictures(3))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_published_wide_resnets_with_a_block_that_nothing_reads_load(tmp_path: Path, prefix: str) -> None:
+    """TRADES and the authors of FGSM-SDI build the first block a second time; its weights are in their files."""
+    args = {"depth": 10, "widen": 1}
+    published = build_model("wide-resnet34-10", 10, args=args)
+    twice = {f"sub_{name}": t.clone() for name, t in published.state_dict().items() if name.startswith("block1.")}
+    assert len(twice) >= 10
+    everything = {**published.state_dict(), **twice}
+    torch.save({"state_dict": {prefix + name: t for name, t in everything.items()}}, tmp_path / "trades.pt")
+    loaded = load_classifier(tmp_path / "trades.pt", model="wide-resnet34-10", model_args=args).network
+    x = torch.rand(2, 3, 32, 32)
+    assert torch.equal(loaded.eval()(x), published.eval()(x))
+
+
+def test_a_block_more_is_still_refused_elsewhere(tmp_path: Path) -> None:
+    network = build_model("small", 10, args=ARGS)
+    torch.save({**network.state_dict(), "sub_block1.weight": torch.zeros(3)}, tmp_path / "odd.pt")
+    with pytest.raises(UserError, match=r"unknown sub_block1\.weight"):
+        load_classifier(tmp_path / "odd.pt", model="small", model_args=ARGS)

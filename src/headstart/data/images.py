@@ -14,6 +14,7 @@ from torch import Tensor
 from headstart.errors import DataError, SettingError
 
 OnBadImage = Literal["error", "skip"]
+HeldOut = Literal["random", "last"]
 
 
 class Unlabelled(DataError):
@@ -67,9 +68,9 @@ class ImageSet:
         digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()
 
-    def split(self, held_out: int) -> tuple[ImageSet, ImageSet]:
-        """Training and validation part."""
-        train, val = divide(len(self), held_out, self.name)
+    def split(self, held_out: int, which: HeldOut = "random") -> tuple[ImageSet, ImageSet]:
+        """Training and validation part, see ``divide``."""
+        train, val = divide(len(self), held_out, self.name, which)
         return self.take(train, f"{self.name} (training part)"), self.take(val, f"{self.name} (validation part)")
 
 
@@ -90,10 +91,17 @@ def check_labels(labels: Tensor, classes: tuple[str, ...], name: str) -> None:
         raise DataError(f"{name}: label {bad} in row {row}; allowed: 0 to {len(classes) - 1}")
 
 
-def divide(samples: int, held_out: int, name: str) -> tuple[Tensor, Tensor]:
-    """Rows of the training and of the validation part; the same are held out whatever the seed of the run."""
+def divide(samples: int, held_out: int, name: str, which: HeldOut = "random") -> tuple[Tensor, Tensor]:
+    """Rows of the training and of the validation part; the same are held out whatever the seed of the run.
+
+    Args:
+        which: random rows, or the last ones.
+    """
     if not 0 < held_out < samples:
         raise SettingError(f"val_size is {held_out}; {name} has {samples} images, so 1 to {samples - 1}")
+    if which == "last":
+        rows = torch.arange(samples)
+        return rows[:-held_out], rows[-held_out:]
     order = torch.randperm(samples, generator=torch.Generator().manual_seed(0))
     return order[held_out:].sort().values, order[:held_out].sort().values
 

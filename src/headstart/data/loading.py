@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from headstart.data.decode import decode, decode_centres
 from headstart.data.encoded import EncodedSet, ItemSet
-from headstart.data.images import ImageSet, OnBadImage, divide, from_arrays
+from headstart.data.images import HeldOut, ImageSet, OnBadImage, divide, from_arrays
 from headstart.data.resident import ResidentLoader
 from headstart.data.sources import Split, find
 from headstart.data.streamed import StreamedLoader, StreamedSet
@@ -74,6 +74,7 @@ def divided(
     samples: int | None = None,
     image_size: int | None = None,
     on_bad_image: OnBadImage = "error",
+    which: HeldOut = "random",
 ) -> tuple[TrainingSet, ImageSet]:
     """The training part and the validation part of a training set; never overlapping.
 
@@ -82,6 +83,7 @@ def divided(
     Args:
         val_size: images of the validation part.
         samples: take the first so many images alone; default all.
+        which: images of the validation part, random or the last.
 
     Raises:
         SettingError: fewer images than that.
@@ -89,8 +91,8 @@ def divided(
     """
     if isinstance(data, ImageSet) or image_size is None:
         images = in_memory(data, image_size, on_bad_image=on_bad_image)
-        return images.take(slice(0, _count(images, samples)), images.name).split(val_size)
-    train, val = divide(_count(data, samples), val_size, data.name)
+        return images.take(slice(0, _count(images, samples)), images.name).split(val_size, which)
+    train, val = divide(_count(data, samples), val_size, data.name, which)
     streamed = StreamedSet(data, train, image_size, on_bad_image, f"{data.name} (training part)")
     return streamed, decode_centres(data, val, image_size, on_bad_image)
 

@@ -113,7 +113,12 @@ def load_into(network: nn.Module, weights: Weights, name: str, *, new_head: bool
     own = network.state_dict()
     prefix = _prefix(weights.tensors, own)
     taken = {mine: weights.tensors[prefix + mine] for mine in own if prefix + mine in weights.tensors}
-    extra = {n: t for n, t in weights.tensors.items() if not (n.startswith(prefix) and n[len(prefix) :] in taken)}
+    unread = tuple(prefix + name for name in getattr(network, "unread", ()))
+    extra = {
+        n: t
+        for n, t in weights.tensors.items()
+        if not (n.startswith(prefix) and n[len(prefix) :] in taken) and not n.startswith(unread)
+    }
     normalization = _take_normalization(extra) or {k: v for k, v in weights.model_args.items() if k in ("mean", "std")}
     missing = [mine for mine in own if mine not in taken and not mine.endswith("num_batches_tracked")]
     shapes = [mine for mine, t in taken.items() if t.shape != own[mine].shape]

@@ -41,6 +41,9 @@ class WideResNet(nn.Module):
     ``forward`` maps images (B, C, H, W) in [0, 1], of any size of at least 4, to logits (B, K).
     """
 
+    unread = ("sub_block1.",)
+    """Prefixes of weights in published files that no forward pass reads: TRADES builds its first block twice."""
+
     def __init__(
         self,
         classes: int,

@@ -13,6 +13,8 @@ Schedule = Literal["one-cycle", "triangular", "multi-step", "constant"]
 Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
 OnCollapse = Literal["warn", "stop", "rollback"]
+Validation = Literal["random", "last"]
+ScheduleBy = Literal["update", "epoch"]
 OnBadImage = Literal["error", "skip"]
 BatchNormMode = Literal["train", "train-frozen-stats", "eval"]
 LARGEST_SEED = 2**32 - 1
@@ -48,15 +50,19 @@ class Recipe:
         pad: random crop shift in pixels, with a random flip; 0 for no augmentation. Without effect beside image_size.
         samples: train on the first so many images alone, the validation part among them; null for all.
         val_size: images held out of the training set for choosing the checkpoint.
+        validation: which images those are, random ones (the same for every seed) or the last of the training set.
         optimizer: rule of the weight update.
         lr: peak learning rate.
         momentum: momentum of SGD.
         weight_decay: weight decay, on every parameter.
-        schedule: learning rate over the run, stepped at every update.
+        schedule: learning rate over the run.
+        schedule_by: step the schedule at every update, or at the end of every epoch.
+        cycle_momentum: with one-cycle, momentum (Adam's first beta) goes from 0.95 to 0.85 at the peak and back.
         peak: share of the run at which one-cycle and triangular reach the peak.
         milestones: epochs at which multi-step multiplies the rate by 0.1.
         clip_gradient: largest gradient norm of an update; 0 for none.
-        average: decay of the weight average per update (with warm-up); 0 for none.
+        average: decay of the weight average per update; 0 for none.
+        average_warmup: let the decay grow to that, min(decay, (1 + t) / (10 + t)) at update t; short runs need it.
         ascent_batch_norm: batch-norm in ascent passes whose method does not name a mode.
         precision: fp32, or bf16 for bfloat16 autocast around the network.
         compile: compile the network with torch.compile.
@@ -96,15 +102,19 @@ class Recipe:
     pad: NonNegativeInt = 4
     samples: PositiveInt | None = None
     val_size: PositiveInt = 1000
+    validation: Validation = "random"
     optimizer: Optimizer = "sgd"
     lr: Annotated[float, above(0)] = 0.1
     momentum: NonNegativeFloat = 0.9
     weight_decay: NonNegativeFloat = 5e-4
     schedule: Schedule = "one-cycle"
+    schedule_by: ScheduleBy = "update"
+    cycle_momentum: bool = False
     peak: Share = 0.3
     milestones: list[int] = field(default_factory=list)
     clip_gradient: NonNegativeFloat = 0.0
     average: Share = 0.0
+    average_warmup: bool = True
     ascent_batch_norm: BatchNormMode = "train"
     precision: Precision = "fp32"
     compile: bool = False
@@ -131,6 +141,8 @@ class Recipe:
         ThreatModel(cast(float, self.epsilon), self.norm)
         if early := [m for m in self.milestones if m < 1]:
             raise SettingError(f"milestone {early[0]} is not an epoch; milestones count from 1")
+        if self.cycle_momentum and self.schedule != "one-cycle":
+            raise SettingError(f"cycle_momentum is for schedule one-cycle, not {self.schedule}; leave it out")
         if self.schedule == "multi-step" and not self.milestones:
             raise SettingError("schedule multi-step needs milestones, a list of epochs such as [100, 105]")
         processes = self.devices * self.num_nodes

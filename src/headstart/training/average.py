@@ -13,10 +13,14 @@ class WeightAverage:
 
     The decay is min(decay, (1 + t) / (10 + t)) at the t-th update: without that warm-up the average stays near the
     initial weights for most of a short run, because batch-norm statistics change by orders of magnitude early on.
+
+    Args:
+        decay: in the long run.
+        warmup: False begins with the weights after the first update and the full decay, as FastAT Benchmark does.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.decay = decay
+    def __init__(self, module: nn.Module, decay: float, *, warmup: bool = True) -> None:
+        self.decay, self.warmup = decay, warmup
         self.updates: int | Tensor = 0
         self.module = copy.deepcopy(module).requires_grad_(False).eval()
         averaged, live = self.module.state_dict(), module.state_dict()
@@ -34,16 +38,21 @@ class WeightAverage:
         averaged, live = self._pairs
         if enters is None:
             assert isinstance(self.updates, int), "a method's rule for the average holds for the whole run"
-            decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-            torch._foreach_lerp_(averaged, live, 1 - decay)
+            torch._foreach_lerp_(averaged, live, 1 - self._decay_at(self.updates))
             self.updates += 1
             return
         t = self.updates if isinstance(self.updates, Tensor) else enters.new_full((), self.updates, dtype=torch.float32)
-        share = enters * (1 - ((1 + t) / (10 + t)).clamp_max(self.decay))
+        decay = ((1 + t) / (10 + t)).clamp_max(self.decay) if self.warmup else self.decay * (t > 0)
+        share = enters * (1 - decay)
         change = torch._foreach_sub(live, averaged)
         torch._foreach_mul_(change, share)
         torch._foreach_add_(averaged, change)
         self.updates = t + enters
+
+    def _decay_at(self, update: int) -> float:
+        if self.warmup:
+            return min(self.decay, (1 + update) / (10 + update))
+        return self.decay if update else 0.0
 
     def refresh(self) -> None:
         """Take over what is counted rather than averaged; before the averaged module is written somewhere."""

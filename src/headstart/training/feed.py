@@ -14,7 +14,12 @@ def load_parts(recipe: Recipe, data: Found | None = None) -> tuple[TrainingSet, 
     if data is None:
         data = find(recipe.data, "train", recipe.image_column, recipe.label_column)
     return divided(
-        data, recipe.val_size, samples=recipe.samples, image_size=recipe.image_size, on_bad_image=recipe.on_bad_image
+        data,
+        recipe.val_size,
+        samples=recipe.samples,
+        image_size=recipe.image_size,
+        on_bad_image=recipe.on_bad_image,
+        which=recipe.validation,
     )
 
 

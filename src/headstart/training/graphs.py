@@ -57,7 +57,9 @@ class GraphedUpdates:
         key = self.method.graph_key(step)
         if key is None:
             return self.update(step), step
-        key = (key, step.x.shape, step.threat)
+        # Numbers of the optimiser other than the rate are recorded with the update.
+        momenta = tuple((group.get("momentum"), group.get("betas")) for group in self.optimizer.param_groups)
+        key = (key, step.x.shape, step.threat, momenta)
         self.seen[key] += 1
         if self.seen[key] <= EAGER_UPDATES:
             return self.update(step), step

@@ -20,6 +20,7 @@ SOUND_RATIO = 1 / 2
 # Radius over epsilon of the uniform noise on the images after the first and the second collapse. The first is that of
 # N-FGSM (de Jorge et al., NeurIPS 2022), laid around whatever the method does: it costs no pass.
 NOISE = (2.0, 3.0)
+SCHEDULED = ("lr", "momentum", "betas")  # of an optimiser's groups: they follow the clock, not the weights
 CLIP = 1.0  # largest gradient norm after losses or weights that were not finite
 SETTLING = 2  # looks after going back that are not judged: the accuracies of a changed training dip first
 
@@ -91,10 +92,10 @@ class Guard:
         """
         if self.sound is None or (self.collapses == len(NOISE) if finite else 0 < self.clip <= CLIP):
             return None
-        rates = [group["lr"] for group in self._learned["optimizer"].state_dict()["param_groups"]]
+        now = self._learned["optimizer"].state_dict()["param_groups"]
         learned = copy.deepcopy(self.sound)  # an optimiser keeps the tensors that it is given
-        for group, rate in zip(learned["optimizer"]["param_groups"], rates, strict=True):
-            group["lr"] = rate
+        for group, scheduled in zip(learned["optimizer"]["param_groups"], now, strict=True):
+            group |= {key: scheduled[key] for key in SCHEDULED if key in scheduled}
         for name, part in self._learned.items():
             part.load_state_dict(learned[name])
         self.settling = SETTLING

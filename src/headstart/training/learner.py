@@ -52,7 +52,8 @@ class Learner:
         """Weight updates of the whole run."""
         self.optimizer = make_optimizer(recipe, self.network)
         self.schedule = make_schedule(recipe, self.optimizer, self.updates, per_epoch)
-        self.average = WeightAverage(self.network, recipe.average) if recipe.average else None
+        warmup = recipe.average_warmup
+        self.average = WeightAverage(self.network, recipe.average, warmup=warmup) if recipe.average else None
         # Static: a smaller last batch would otherwise make a slower network for every size, and compile it late.
         fast = cast(nn.Module, torch.compile(self.network, dynamic=False)) if recipe.compile else None
         whole = fast if fast is not None else self.network

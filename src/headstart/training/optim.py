@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.optim import Optimizer
@@ -22,14 +24,56 @@ def make_optimizer(recipe: Recipe, module: nn.Module) -> Optimizer:
     return kind(parameters, recipe.lr, weight_decay=recipe.weight_decay, fused=True)
 
 
-def make_schedule(recipe: Recipe, optimizer: Optimizer, updates: int, updates_per_epoch: int) -> LRScheduler:
+class EpochSteps:
+    """A schedule in epochs that is told of every update.
+
+    Args:
+        schedule: to be stepped at the end of every epoch.
+        updates_per_epoch: how many updates that is.
+    """
+
+    def __init__(self, schedule: LRScheduler, updates_per_epoch: int) -> None:
+        self.schedule, self.updates_per_epoch, self.updates = schedule, updates_per_epoch, 0
+
+    def step(self) -> None:
+        """An update was made."""
+        self.updates += 1
+        if self.updates % self.updates_per_epoch == 0:
+            self.schedule.step()
+
+    def get_last_lr(self) -> list[float]:
+        """Rates of the parameter groups now."""
+        return [float(rate) for rate in self.schedule.get_last_lr()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it stands."""
+        return {"updates": self.updates, "schedule": self.schedule.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        self.updates = state["updates"]
+        self.schedule.load_state_dict(state["schedule"])
+
+
+def make_schedule(
+    recipe: Recipe, optimizer: Optimizer, updates: int, updates_per_epoch: int
+) -> LRScheduler | EpochSteps:
     """The recipe's schedule over ``updates`` updates; stepped once after each of them.
 
-    one-cycle: cosine from lr/25 up to lr at ``peak`` and down to lr/250,000, momentum constant. triangular: linear
-    from 0 up to lr at ``peak`` and down to 0 (never exactly 0 at an update). multi-step: x 0.1 at the milestones.
+    one-cycle: cosine from lr/25 up to lr at ``peak`` and down to lr/250,000; momentum is constant, or cycled against
+    the rate from 0.95 to 0.85 and back. triangular: linear from 0 up to lr at ``peak`` and down to 0 (never exactly 0
+    at an update). multi-step: x 0.1 at the milestones. By epoch, all of it in steps of an epoch: one-cycle then
+    reaches its peak in epoch ``peak`` times epochs, counted from 1, and its end in the last.
     """
+    if recipe.schedule_by == "epoch":
+        return EpochSteps(_schedule(recipe, optimizer, recipe.epochs, 1, last=recipe.epochs), updates_per_epoch)
+    return _schedule(recipe, optimizer, updates, updates_per_epoch, last=updates + 1)
+
+
+def _schedule(recipe: Recipe, optimizer: Optimizer, updates: int, updates_per_epoch: int, last: int) -> LRScheduler:
     if recipe.schedule == "one-cycle":
-        return OneCycleLR(optimizer, recipe.lr, total_steps=updates + 1, pct_start=recipe.peak, cycle_momentum=False)
+        cycled = recipe.cycle_momentum
+        return OneCycleLR(optimizer, recipe.lr, total_steps=last, pct_start=recipe.peak, cycle_momentum=cycled)
     if recipe.schedule == "multi-step":
         if late := [m for m in recipe.milestones if m >= recipe.epochs]:
             raise SettingError(

@@ -24,7 +24,7 @@ from headstart.runs.environment import environment, not_deterministic
 from headstart.runs.launch import Interrupted, StopSignal, determinism, explained, launched, make_fabric
 from headstart.runs.store import RunStore
 from headstart.training.feed import batches, load_parts
-from headstart.training.health import WATCHED, Health
+from headstart.training.health import Health
 from headstart.training.learner import Learner
 from headstart.training.meters import Meters, Stopwatch
 from headstart.training.monitor import Monitor
@@ -198,17 +198,22 @@ class Trainer:
         return row
 
     def _validate(self, row: dict[str, Any], threat: ThreatModel) -> None:
-        """Measure into the row, keep the weights if they are the best so far, and react to a collapse."""
+        """Measure into the row, keep the weights if they are the best so far, and react to a collapse.
+
+        The live network is kept where it validates better than its average, which lags behind while the rate is high.
+        """
         learner, adversarial = self.learner, self.learner.method.adversarial
         with self.stopwatch.counting("validation"):
             row["val"] = live = self.monitor.measure(learner.selected, threat)
             if learner.average:
-                row["live"] = live = self.monitor.measure(learner.network, threat, WATCHED)
+                row["live"] = live = self.monitor.measure(learner.network, threat)
         row["collapsed"] = adversarial and collapsed(live)
-        accuracy = row["val"]["pgd" if adversarial else "clean"]
-        if threat == learner.threat and accuracy >= self.best:
-            self.best = accuracy
-            self.folder.save_best(learner.selected, self._origin(row))
+        kind = "pgd" if adversarial else "clean"
+        lags = live[kind] > row["val"][kind]
+        network, measured = (learner.network, live) if lags else (learner.selected, row["val"])
+        if threat == learner.threat and measured[kind] >= self.best:
+            self.best = measured[kind]
+            self.folder.save_best(network, self._origin({**row, "val": measured}))
         self.health.judge(live, self.clock)
 
     def _finish(self) -> TrainResult:
