@@ -71,18 +71,17 @@ class Observer:
     def optimizer(self, network: nn.Module) -> SGD:
         """SGD whose steps end an update."""
         network.register_forward_pre_hook(lambda _, inputs: self.points.append(inputs[0].detach().clone()))
-        observer = self
+        weights = list(network.parameters())
+        made = SGD(weights, lr=0.05, momentum=0.9, weight_decay=5e-4)
 
-        class Observed(SGD):
-            def step(self, closure: Any = None) -> None:
-                weights = [p for group in self.param_groups for p in group["params"]]
-                gradient = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in weights])
-                observer.updates.append(Update(observer.points, observer.loss, gradient.clone()))
-                observer.points = []
-                super().step()
-                observer.noise.next_update()
+        def note(*_: Any) -> None:
+            gradient = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in weights])
+            self.updates.append(Update(self.points, self.loss, gradient.clone()))
+            self.points = []
 
-        return Observed(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+        made.register_step_pre_hook(note)
+        made.register_step_post_hook(lambda *_: self.noise.next_update())
+        return made
 
     def watch_backward(self) -> Any:
         """A context in which the value of the last scalar that was differentiated is kept."""

@@ -30,6 +30,7 @@ from headstart.data import load
 from headstart.evaluation.evaluate import evaluate_model
 from headstart.evaluation.settings import EvaluationSettings
 from headstart.recipes.reader import load_recipe
+from headstart.runs.classifier import load_classifier
 from headstart.runs.environment import environment
 from headstart.training.train import train
 

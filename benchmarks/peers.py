@@ -104,7 +104,12 @@ def benchmark(
     level = {"val_acc": 0.0, "fgsm_acc": 0.0, "pgd_acc": 0.0}
     with importing(checkout, utils=utils, torchattacks=attacks), tempfile.TemporaryDirectory() as folder:
         kind = getattr(importlib.import_module("fast_at"), peer.name)
-        config = {"total_epoch": epochs, "weight_average": False, "label_smoothing": 0.4, "class_num": 10}
+        config: dict[str, Any] = {
+            "total_epoch": epochs,
+            "weight_average": False,
+            "label_smoothing": 0.4,
+            "class_num": 10,
+        }
         samples = len(batches) * len(batches[0][0])
         config |= {"training_shape": [samples, 3, 32, 32], "image_shape": [3, 32, 32]}
         trainer = kind(network, config=config | peer.config, log_dir=folder)
@@ -114,8 +119,10 @@ def benchmark(
             trainer.train(optimizer, SimpleNamespace(step=lambda: None), loader, None)
 
 
-SMOOTH = {"label_smoothing": 0.4}
-ONCE = {"label_smoothing": None}  # these classes smooth labels themselves, and then once more
+SMOOTH: dict[str, Any] = {"label_smoothing": 0.4}
+BOTH_SMOOTH: dict[str, Any] = SMOOTH | {"ascent_label_smoothing": 0.4}
+ELLE_ROW: dict[str, Any] = {"weight": 1.0, "noise_scale": 1.0, "relative_alpha": 1.25, "box": True}
+ONCE: dict[str, Any] = {"label_smoothing": None}  # these classes smooth labels themselves, and then once more
 IMAGE = 3 * 32 * 32
 
 
@@ -136,18 +143,23 @@ def same_corners(method: Method, draws: int = 1) -> None:
 
 
 REMEMBERED: dict[str, Any] = {"indexed": True, "prepare": same_corners}
+TRAIN_MODE = {"batch_norm": "train"}  # of the attack, where the authors have evaluation mode
 BENCHMARK = [
     Peer("fgsm", "FGSMAT", benchmark, SMOOTH),
     Peer("fgsm-rs", "FGSMRS", benchmark, SMOOTH),
     Peer("n-fgsm", "NFGSM", benchmark, SMOOTH),
     Peer("zero-grad", "ZeroGrad", benchmark, SMOOTH),
-    Peer("fgsm-ga", "GradAlign", benchmark, SMOOTH, reason="the benchmark boxes the second point of the alignment"),
-    Peer("rs-aaer", "AAER", benchmark, {}, {"label_smoothing": None}),
-    Peer("elle", "ELLE", benchmark, SMOOTH | {"weight": 1.0}),
-    Peer("ssat", "SSAT", benchmark, SMOOTH | {"batch_norm": "train"}),
-    Peer("gat", "GAT", benchmark, SMOOTH),
-    Peer("nuat", "Nu_AT", benchmark, SMOOTH | {"batch_norm": "train", "weight": 4.0}),
-    Peer("free", "Free_AT", benchmark, SMOOTH | {"replays": 2}, {"m": 2, "total_epoch": 4}),
+    Peer("fgsm-ga", "GradAlign", benchmark, SMOOTH, reason="it boxes the alignment's second point, the authors do not"),
+    Peer("rs-aaer", "AAER", benchmark, {}, ONCE),
+    Peer("n-aaer", "AAER", benchmark, {}, ONCE | {"lamda2": 1.5, "lamda3": 0.15, "clamp": 0, "fgsm_alpha": 1.0}),
+    Peer("elle", "ELLE", benchmark, SMOOTH | ELLE_ROW),
+    Peer("ssat", "SSAT", benchmark, BOTH_SMOOTH | TRAIN_MODE),
+    Peer("gat", "GAT", benchmark, BOTH_SMOOTH, reason="on even batches it raises CE of probabilities"),
+    Peer("nuat", "Nu_AT", benchmark, BOTH_SMOOTH | TRAIN_MODE | {"weight": 4.0, "ramp": 1.0}),
+    Peer(
+        "free", "Free_AT", benchmark, SMOOTH | {"replays": 2}, {"m": 2, "total_epoch": 4},
+        reason="it begins every batch from zero, the authors carry the perturbation on",
+    ),
     Peer("fgsm-mep", "FGSM_PGI", benchmark, SMOOTH | {"box_start": True, "compact": False}, **REMEMBERED),
     Peer("fgsm-pco", "FGSM_PCO", benchmark, {"compact": False}, ONCE, **REMEMBERED),
     Peer("mep-cs", "FGSM_MEP_CS", benchmark, {"compact": False}, ONCE, True, prepare=partial(same_corners, draws=2)),
@@ -155,7 +167,7 @@ BENCHMARK = [
     Peer("fgsm-uap", "FGSM_UAP", benchmark, SMOOTH),
     Peer("fgsm-cuap", "FGSM_CUAP", benchmark, SMOOTH),
     Peer("liet", "LIET", benchmark, {}, {"label_smoothing": 0.6}, exchanged={(IMAGE, 0): 1, (IMAGE, 1): 0}),
-]
+]  # fmt: skip
 
 # -- the authors' FGSM-SDI -----------------------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,13 @@ from headstart.training.optim import make_optimizer, make_schedule
 from tests.training.runs import tiny
 
 PER_EPOCH = 3
-BY_EPOCH = {"schedule": "one-cycle", "schedule_by": "epoch", "cycle_momentum": True, "epochs": 100, "lr": 0.1}
+BY_EPOCH: dict[str, Any] = {
+    "schedule": "one-cycle",
+    "schedule_by": "epoch",
+    "cycle_momentum": True,
+    "epochs": 100,
+    "lr": 0.1,
+}
 
 
 def run(optimizer: str = "sgd", until: int = 100) -> list[tuple[float, float]]:
