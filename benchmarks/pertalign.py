@@ -87,10 +87,11 @@ def main(argv: list[str] | None = None) -> None:
     looks = {(name, seed): watch(name, seed, arguments.epochs) for seed in arguments.seeds for name in METHODS}
     calm = looks["n-fgsm", arguments.seeds[0]]
     thresholds = {signal: threshold(calm, signal) for signal in SIGNALS}
-    runs = [{"method": name, "seed": seed, "looks": seen} for (name, seed), seen in looks.items()]
-    for run in runs:
-        run |= judged(run["looks"], thresholds)
-        print(json.dumps({key: value for key, value in run.items() if key != "looks"}), flush=True)
+    runs = []
+    for (name, seed), seen in looks.items():
+        runs.append({"method": name, "seed": seed, **judged(seen, thresholds)})
+        print(json.dumps(runs[-1]), flush=True)
+        runs[-1]["looks"] = {key: [round(look[key], 4) for look in seen] for key in seen[0]}
     record = {
         "recipe": "digits/fgsm",
         "epochs": arguments.epochs,
@@ -102,7 +103,7 @@ def main(argv: list[str] | None = None) -> None:
         "environment": environment(),
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+    arguments.out.write_text(json.dumps(record) + "\n")
 
 
 def watch(name: str, seed: int, epochs: int) -> list[dict[str, float]]:
