@@ -121,6 +121,22 @@ def test_methods_for_the_euclidean_norm_are_those_named() -> None:
     assert set(re.findall(r"`([\w-]+)`", said[1])) == able
 
 
+def test_the_comparison_with_published_code_is_that_of_its_record() -> None:
+    text = (ROOT / "docs" / "methods.md").read_text()
+    table = text.split("<!-- as published -->")[1].split("<!-- /as published -->")[0]
+    rows = json.loads((ROOT / "benchmarks" / "results" / "as_published.json").read_text())["rows"]
+    shown = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.strip().splitlines()[2:]]
+    assert shown == [
+        [
+            f"`{row['method']}`",
+            row["code"],
+            *(f"{row['all_updates'][key]:.1e}" for key in ("perturbation", "loss", "gradient")),
+            row["reason"] or "",
+        ]
+        for row in rows
+    ]
+
+
 def test_named_settings_exist() -> None:
     """The first column of the table of settings."""
     table = METHODS.split("| setting | meaning |")[1].split("\n\n")[0]

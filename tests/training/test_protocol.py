@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from headstart.data import ImageSet
 from headstart.data.images import divide
 from headstart.errors import UserError
+from headstart.models.weights import read_file
+from headstart.runs.checkpoint import load_state
 from headstart.training.average import WeightAverage
 from headstart.training.feed import load_parts
+from headstart.training.monitor import Monitor
 from headstart.training.optim import make_optimizer, make_schedule
+from headstart.training.train import train
 from tests.training.runs import tiny
 
 PER_EPOCH = 3
@@ -117,3 +123,26 @@ def test_the_last_images_of_the_training_set_validate() -> None:
     assert [part.labels.tolist() for part in parts] == [
         (torch.arange(50) % 5).tolist()[cut] for cut in (slice(40), slice(40, 50))
     ]
+
+
+@pytest.mark.parametrize("lags", [True, False])
+def test_the_live_network_is_kept_where_it_validates_better_than_its_average(
+    lags: bool, tmp_path: Path, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what is claimed of the two."""
+    measured = Monitor.measure
+
+    def claim(monitor: Monitor, module: nn.Module, *given: Any, **named: Any) -> dict[str, float]:
+        averaged = not any(p.requires_grad for p in module.parameters())
+        return measured(monitor, module, *given, **named) | {"pgd": 0.2 if averaged == lags else 0.3}
+
+    monkeypatch.setattr(Monitor, "measure", claim)
+    result = train(tiny(average=0.999, average_warmup=False, epochs=1), tmp_path, data=digits, progress=False)
+    state = load_state(tmp_path / "checkpoints" / "last.pt")
+    live = state["network"]["linear.weight"]
+    average = state["average"]["module.linear.weight"]
+    assert not torch.equal(live, average)
+    kept = load_file(tmp_path / "model.safetensors")["linear.weight"]
+    assert torch.equal(kept, live if lags else average)
+    assert torch.equal(result.model.state_dict()["linear.weight"], kept)
+    assert read_file(tmp_path / "model.safetensors").origin["validation"].endswith('"pgd": 0.3}')
