@@ -113,7 +113,7 @@ def test_help_says_bounds_and_choices_but_no_types(capsys: pytest.CaptureFixture
     assert said.startswith("usage: headstart train RECIPE [--FLAG ...]")
     for part in (
         "--epochs N passes over the training part (at least 1)",
-        "--average X decay of the weight average per update (with warm-up); 0 for none (at least 0 and below 1)",
+        "--average X decay of the weight average per update; 0 for none (at least 0 and below 1)",
         "--max_steps N stop after so many weight updates; schedules still follow the full length (at least 1)",
         "--precision {fp32,bf16} fp32, or bf16 for bfloat16 autocast around the network",
         "--data DATA data set, see headstart list datasets",
