@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import headstart
+from headstart.report.published import FILES
 
 PACKAGE = Path(headstart.__file__).parent
 ROOT = PACKAGE.parents[1]
@@ -33,7 +34,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 def test_every_file_of_the_package_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
     files = {f"headstart/{p.relative_to(PACKAGE).as_posix()}" for p in PACKAGE.rglob("*") if p.is_file()}
     files = {name for name in files if "__pycache__" not in name}
-    assert {"headstart/py.typed", "headstart/recipes/books/digits.yaml"} <= files
+    published = {f"headstart/report/published/{name}" for name in (*FILES, "README.md")}
+    assert {"headstart/py.typed", "headstart/recipes/books/digits.yaml", *published} <= files
     assert {name for name in wheel.namelist() if name.startswith("headstart/")} == files
 
 

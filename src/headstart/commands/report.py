@@ -11,6 +11,7 @@ def add_arguments(sub: ArgumentParser) -> None:
     """The flags of the command."""
     sub.add_argument("runs", type=Path, nargs="+", help="run folders")
     sub.add_argument("--out", type=Path, default=Path("report.html"), help="the page")
+    sub.add_argument("--published", action="store_true", help="draw each run beside published numbers of its kind")
 
 
 def run(options: Namespace) -> int:
@@ -18,6 +19,6 @@ def run(options: Namespace) -> int:
     from headstart.report import load_run, run_page
     from headstart.runs.files import write_text
 
-    write_text(options.out, run_page([load_run(run) for run in options.runs]))
+    write_text(options.out, run_page([load_run(run) for run in options.runs], published=options.published))
     print(options.out)
     return 0

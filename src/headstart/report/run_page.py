@@ -17,12 +17,13 @@ from headstart.report.groups import (
 )
 from headstart.report.headline import collapses, standing
 from headstart.report.numbers import MISSING
+from headstart.report.protocol import beside
 from headstart.report.reading import Json
 from headstart.report.rendering import render
 
 
-def run_page(runs: list[Json]) -> str:
-    """The whole page, of runs as `load_run` reads them.
+def run_page(runs: list[Json], published: bool = False) -> str:
+    """The whole page, of runs as `load_run` reads them; ``published`` sets each beside published numbers.
 
     Runs that differ in nothing but the seed are averaged; runs that were measured differently never are.
     """
@@ -46,6 +47,7 @@ def run_page(runs: list[Json]) -> str:
         attacks=list(dict.fromkeys(name for group in groups for run in group.runs for name in attacks(run))),
         comparisons=_comparisons(runs),
         warnings=_warnings(runs),
+        published=[beside(run) for run in runs] if published else None,
         lines=plots.lines_of(curve(run) for run in runs),
         panels=_panels(groups),
         cost=_cost(points, groups) if len(points) > 1 else None,
