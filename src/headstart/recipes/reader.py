@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -111,6 +113,11 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
 
 def _books() -> dict[str, Any]:
     """The recipe files of the package: one per data set, a base and what each method changes, or the set it is like."""
+    return copy.deepcopy(_parsed_books())  # recipes hold parts of it, and belong to their owners
+
+
+@functools.cache
+def _parsed_books() -> dict[str, Any]:
     folder = resources.files("headstart.recipes") / "books"
     files = [f for f in folder.iterdir() if f.name.endswith(".yaml")]
     return {f.name.removesuffix(".yaml"): yaml.safe_load(f.read_text()) for f in sorted(files, key=lambda f: f.name)}
