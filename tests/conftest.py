@@ -44,6 +44,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         path = item.path.relative_to(TESTS).with_suffix("")
         if not SLOW.isdisjoint({*path.parts, getattr(item, "originalname", item.name)}):
             item.add_marker(pytest.mark.slow)
+    # Files with such tests first, so that no worker begins a long one when the others have finished.
+    long = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("dist")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(autouse=True)
