@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -132,9 +133,7 @@ def _of_figures(row: Published) -> Iterator[str]:
 def _of_training(config: Json, row: Published) -> Iterator[str]:
     """Settings other than those of the recipe that follows the row's protocol."""
     method, defaults = _method(config)
-    recipe = dataclasses.asdict(
-        load_recipe(f"{row.dataset}-{row.protocol}/{method}", **ROW_SETTINGS.get(row.method, {}))
-    )
+    recipe = dataclasses.asdict(_recipe(f"{row.dataset}-{row.protocol}/{method}", row.method))
     if row.network and recipe["model"] != _network(row):
         recipe |= {"model": _network(row), "model_args": {}}
     if row.protocol == "paper":
@@ -149,6 +148,11 @@ def _of_training(config: Json, row: Published) -> Iterator[str]:
     for name in names:
         if name not in implied:
             yield f"{_label(name)} {_written(name, ours.get(name))}, not {_written(name, theirs.get(name))}"
+
+
+@functools.cache
+def _recipe(name: str, published: str) -> Recipe:
+    return load_recipe(name, **ROW_SETTINGS.get(published, {}))
 
 
 def _mattering(config: Json) -> Json:
