@@ -190,7 +190,9 @@ def trained(
                 update(trainer, batch)
 
         monkeypatch.setattr(Trainer, "update", watched)
-        recipe = tiny(name, epochs=2, method_args=expects.settings, average=0.9, clip_gradient=1.0, **changes)
+        recipe = tiny(
+            name, epochs=2, eval_every=2, method_args=expects.settings, average=0.9, clip_gradient=1.0, **changes
+        )
         return train(recipe, tmp_path / "run", data=digits, progress=False)
 
     return train_watched
