@@ -41,6 +41,8 @@ def run(optimizer: str = "sgd", until: int = 100) -> list[tuple[float, float]]:
         used.append((group["lr"], group["momentum"] if optimizer == "sgd" else group["betas"][0]))
         made.step()
         schedule.step()
+    assert schedule.get_last_lr() == [group["lr"]]
+    assert group["lr"] == used[-1][0], "nothing comes after the last epoch"
     return used
 
 

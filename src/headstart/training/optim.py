@@ -28,17 +28,19 @@ class EpochSteps:
     """A schedule in epochs that is told of every update.
 
     Args:
-        schedule: to be stepped at the end of every epoch.
+        schedule: to be stepped at the end of every epoch but the last.
         updates_per_epoch: how many updates that is.
+        epochs: of the run.
     """
 
-    def __init__(self, schedule: LRScheduler, updates_per_epoch: int) -> None:
+    def __init__(self, schedule: LRScheduler, updates_per_epoch: int, epochs: int) -> None:
         self.schedule, self.updates_per_epoch, self.updates = schedule, updates_per_epoch, 0
+        self.last = updates_per_epoch * epochs
 
     def step(self) -> None:
         """An update was made."""
         self.updates += 1
-        if self.updates % self.updates_per_epoch == 0:
+        if self.updates % self.updates_per_epoch == 0 and self.updates < self.last:
             self.schedule.step()
 
     def get_last_lr(self) -> list[float]:
@@ -66,7 +68,8 @@ def make_schedule(
     reaches its peak in epoch ``peak`` times epochs, counted from 1, and its end in the last.
     """
     if recipe.schedule_by == "epoch":
-        return EpochSteps(_schedule(recipe, optimizer, recipe.epochs, 1, last=recipe.epochs), updates_per_epoch)
+        schedule = _schedule(recipe, optimizer, recipe.epochs, 1, last=recipe.epochs)
+        return EpochSteps(schedule, updates_per_epoch, recipe.epochs)
     return _schedule(recipe, optimizer, updates, updates_per_epoch, last=updates + 1)
 
 
