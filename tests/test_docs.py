@@ -17,7 +17,8 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import headstart
-from headstart.campaigns.bench import expanded, markdown, summary
+from headstart.campaigns.bench import expanded
+from headstart.campaigns.tables import markdown, summary
 from headstart.commands.main import main, make_parser
 from headstart.core import Clock, Step, Target
 from headstart.methods import registry

@@ -13,6 +13,7 @@ import pytest
 
 from headstart.campaigns.bench import bench
 from headstart.errors import UserError
+from headstart.evaluation.evaluate import evaluate
 from headstart.methods.registry import build_method, methods
 from headstart.recipes.recipe import Recipe
 from headstart.report.groups import PASSES
@@ -25,7 +26,7 @@ SHORT = {"epochs": 1, "max_steps": 6, "device": "cpu", "model_args": {"widths": 
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two methods, two seeds. Tests only read it."""
     folder = tmp_path_factory.mktemp("bench")
-    bench(["digits/fgsm", "digits/standard"], [0, 1], "fgsm", folder, n=40, overrides=SHORT)
+    bench(["digits/fgsm", "digits/standard"], [0, 1], "fgsm", folder, n=40, last=True, overrides=SHORT)
     return folder
 
 
@@ -58,6 +59,42 @@ def test_the_table_holds_every_figure(out: Path) -> None:
     assert "seed" not in row["recipe_fields"]
     assert (out / "table.md").read_text().count("| digits/") == 2
     assert "2 recipes, measured side by side" in (out / "table.html").read_text()
+
+
+def test_last_weights_are_evaluated_beside_the_best(out: Path) -> None:
+    record = json.loads((out / "records" / "digits-fgsm-0.json").read_text())
+    run = out / "runs" / "digits-fgsm-0"
+    for found, weights in ((record, "model.safetensors"), (record["last"], "model-last.safetensors")):
+        evaluation = evaluate(run / weights, suite="fgsm", n=40)
+        assert found["robust"] == evaluation.robust
+        assert found["withstands"] == "".join("01"[attack is None] for attack in evaluation.broken_by)
+    assert "last epoch: fgsm" in (out / "table.md").read_text()
+
+
+def test_records_without_last_weights_are_refused_where_they_are_wanted(copied: Path) -> None:
+    path = copied / "records" / "digits-fgsm-0.json"
+    record = json.loads(path.read_text())
+    del record["last"]
+    path.write_text(json.dumps(record))
+    bench(["digits/fgsm"], [0], "fgsm", copied, n=40, overrides=SHORT)
+    with pytest.raises(UserError, match="is not of the last weights"):
+        bench(["digits/fgsm"], [0], "fgsm", copied, n=40, last=True, overrides=SHORT)
+
+
+def test_every_row_says_how_far_it_is_behind_the_first(out: Path) -> None:
+    first, second = json.loads((out / "table.json").read_text())["rows"]
+    assert "behind_the_first" not in first
+    behind = second["behind_the_first"]
+    assert behind["low"] <= behind["difference"] <= behind["high"]
+    assert behind["difference"] == pytest.approx(sum(first["robust"]) / 2 - sum(second["robust"]) / 2)
+
+
+def test_without_recipes_the_tables_are_made_anew_from_the_records(copied: Path, tmp_path: Path) -> None:
+    table = bench([], [0], "fgsm", copied)
+    assert table == bench(["digits/fgsm", "digits/standard"], [0, 1], "fgsm", copied, n=40, overrides=SHORT)
+    assert (copied / "table.md").read_text() == table
+    with pytest.raises(UserError, match="no records in"):
+        bench([], [0], "fgsm", tmp_path / "none")
 
 
 def test_what_has_a_record_is_not_measured_again(copied: Path) -> None:

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import json
 import logging
-import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load_file
+
 from headstart.campaigns.folders import BenchFolder
+from headstart.campaigns.tables import Record, write_tables
 from headstart.errors import SettingError, StorageError, unknown
 from headstart.evaluation.evaluate import evaluate
 from headstart.evaluation.suites import SUITES
 from headstart.recipes.reader import every_recipe, load_recipe
 from headstart.recipes.recipe import Recipe
-from headstart.report import bench_page
-from headstart.report.groups import passes_per_update
 from headstart.runs.files import write_text
+from headstart.runs.folder import RunFolder
 from headstart.training.train import train
 
 LOG = logging.getLogger(__name__)
-COLUMNS = ("clean", "fgsm", "pgd-20", "robust", "seconds", "cpu_seconds")
 
 
 def bench(
@@ -32,6 +33,7 @@ def bench(
     out: Path,
     *,
     n: int | None = None,
+    last: bool = False,
     overrides: dict[str, Any] | None = None,
 ) -> str:
     """Train every recipe with every seed, evaluate the selected network, and return the table as Markdown.
@@ -40,10 +42,11 @@ def bench(
     Every seed's figures stand in ``table.json``, and pictures of them in ``table.html``.
 
     Args:
-        recipes: as ``load_recipe`` takes them; the name of a data set alone stands for all methods on it.
+        recipes: as ``load_recipe`` takes them; the name of a data set alone stands for all methods on it. If there
+            are none, the tables are made anew from the records in ``out``. ``overrides``: fields for all of them.
         suite: what robust accuracy is measured with; the columns FGSM and PGD-20 come from suite ``light``.
         n: only the first n test images.
-        overrides: recipe fields for all.
+        last: evaluate the weights that training ended with, too.
 
     Raises:
         UserError: a bad recipe or suite, no seed, or an ``out`` that holds runs or records of other settings.
@@ -51,16 +54,30 @@ def bench(
     if suite not in SUITES:
         raise unknown("suite", suite, SUITES)
     folder = BenchFolder(out)
+    if not recipes:
+        return write_tables(folder, stored_records(folder))
     planned = plan(recipes, seeds, overrides or {})
     records = []
     for i, (name, recipe) in enumerate(planned, 1):
         stem = f"{name.replace('/', '-').removesuffix('.yaml')}-{recipe.seed}"
-        path = folder.record(stem)
-        if not path.exists():
+        if not folder.record(stem).exists():
             LOG.info("%d/%d: %s, seed %d", i, len(planned), name, recipe.seed)
-            write_text(path, json.dumps(measure(name, recipe, suite, folder.run(stem), n), indent=2) + "\n")
-        records.append(read_record(path, recipe, suite, n))
+            measured = measure(name, recipe, suite, folder.run(stem), n, last)
+            write_text(folder.record(stem), json.dumps(measured, indent=2) + "\n")
+        records.append(read_record(folder.record(stem), recipe, suite, n, last))
     return write_tables(folder, records)
+
+
+def stored_records(folder: BenchFolder) -> list[Record]:
+    """All records of a bench.
+
+    Raises:
+        SettingError: there are none.
+    """
+    paths = sorted(folder.record("x").parent.glob("*.json"))
+    if not paths:
+        raise SettingError(f"nothing to train, and no records in {folder.path}: give a recipe, such as digits/fgsm-sdi")
+    return [json.loads(path.read_text()) for path in paths]
 
 
 def plan(recipes: Sequence[str], seeds: Sequence[int], overrides: dict[str, Any]) -> list[tuple[str, Recipe]]:
@@ -69,8 +86,8 @@ def plan(recipes: Sequence[str], seeds: Sequence[int], overrides: dict[str, Any]
     Raises:
         UserError: a bad recipe, or nothing to train.
     """
-    if not recipes or not seeds:
-        raise SettingError("nothing to train: give at least one recipe, such as digits/fgsm-sdi, and at least one seed")
+    if not seeds:
+        raise SettingError("nothing to train: give at least one seed")
     return [
         (name, load_recipe(name, **{**overrides, "seed": seed}))
         for name in expanded(recipes)
@@ -84,14 +101,14 @@ def expanded(recipes: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name for names in lists for name in names))
 
 
-def read_record(path: Path, recipe: Recipe, suite: str, n: int | None) -> dict[str, Any]:
+def read_record(path: Path, recipe: Recipe, suite: str, n: int | None, last: bool = False) -> Record:
     """The record at ``path``, of this recipe measured like this.
 
     Raises:
         StorageError: the file cannot be read, or was made with other settings.
     """
     try:
-        record: dict[str, Any] = json.loads(path.read_text())
+        record: Record = json.loads(path.read_text())
         evaluation, made_with = record["evaluation"], record["recipe"]
         found = {**made_with, "suite": evaluation["suite"], "n": record.get("n", evaluation["n"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -102,84 +119,49 @@ def read_record(path: Path, recipe: Recipe, suite: str, n: int | None) -> dict[s
             raise StorageError(
                 f"{path} was made with {key} {found[key]!r}, not {value!r}; take another folder or delete it"
             )
+    if last and "last" not in record:
+        raise StorageError(f"{path} is not of the last weights; take another folder or delete it")
     return record
 
 
-def measure(name: str, recipe: Recipe, suite: str, run: Path, n: int | None) -> dict[str, Any]:
+def measure(name: str, recipe: Recipe, suite: str, run: Path, n: int | None, last: bool = False) -> Record:
     """The record of one run."""
     result = train(recipe, run, resume=run.exists())
-    light = evaluate(run, suite="light", n=n, device=recipe.device, seed=recipe.seed).to_json()
-    final = evaluate(run, suite=suite, n=n, device=recipe.device, seed=recipe.seed).to_json(per_image=False)
-    return {
+    folder = RunFolder(run)
+    found = accuracies(folder.weights, recipe, suite, n)
+    record: Record = {
         "recipe_name": name,
         "seed": recipe.seed,
         "n": n,
-        "clean": final["clean"],
-        "fgsm": light["attacks"]["fgsm"],
-        "pgd-20": light["attacks"]["pgd-20"],
-        "robust": final["robust"],
+        **found,
         "seconds": result.cost["seconds"],
         "cpu_seconds": result.cost["processor_seconds"],
         "collapsed_epochs": [row["epoch"] for row in result.metrics if row["collapsed"]],
+        "curve": [{"epoch": row["epoch"], **row["val"]} for row in result.metrics if row.get("val")],
         "recipe": asdict(recipe),
         "cost": result.cost,
-        "evaluation": final,
     }
+    if last:
+        same = same_weights(folder.weights, folder.last_weights)
+        record["last"] = found if same else accuracies(folder.last_weights, recipe, suite, n)
+    return record
 
 
-def write_tables(folder: BenchFolder, records: Sequence[dict[str, Any]]) -> str:
-    """Write the table in its three forms; the Markdown."""
-    table, summarised = markdown(records), summary(records)
-    write_text(folder.table, table)
-    write_text(folder.summary, json.dumps(summarised, indent=1) + "\n")
-    write_text(folder.page, bench_page(summarised))
-    return table
-
-
-def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the table was made from: settings once, the figures of every seed."""
+def accuracies(weights: Path, recipe: Recipe, suite: str, n: int | None) -> Record:
+    """Accuracies of a network on the test images, and which of them withstand the suite."""
+    light = evaluate(weights, suite="light", n=n, device=recipe.device, seed=recipe.seed)
+    final = evaluate(weights, suite=suite, n=n, device=recipe.device, seed=recipe.seed)
     return {
-        "suite": records[0]["evaluation"]["suite"],
-        "n": records[0]["evaluation"]["n"],
-        "epsilon": records[0]["evaluation"]["epsilon"],
-        "environment": records[0]["evaluation"]["environment"],
-        # With a GPU the processor only waits.
-        "cost": "seconds" if records[0]["cost"]["peak_memory_bytes"] else "cpu_seconds",
-        "rows": [
-            {
-                "recipe": name,
-                "recipe_fields": {k: v for k, v in rows[0]["recipe"].items() if k != "seed"},
-                "seeds": [r["seed"] for r in rows],
-                **{column: [r[column] for r in rows] for column in COLUMNS},
-                "collapsed_epochs": [r["collapsed_epochs"] for r in rows],
-                "passes_per_update": passes_per_update(rows[0]["cost"]),
-            }
-            for name, rows in by_recipe(records).items()
-        ],
+        "clean": final.clean,
+        "fgsm": light.attacks["fgsm"],
+        "pgd-20": light.attacks["pgd-20"],
+        "robust": final.robust,
+        "withstands": "".join("1" if attack is None else "0" for attack in final.broken_by),
+        "evaluation": final.to_json(per_image=False),
     }
 
 
-def by_recipe(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Records of one recipe together, the most robust on average first."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for record in records:
-        groups.setdefault(record["recipe_name"], []).append(record)
-    return dict(sorted(groups.items(), key=lambda group: -statistics.mean(r["robust"] for r in group[1])))
-
-
-def markdown(records: Sequence[dict[str, Any]]) -> str:
-    """Mean and sample standard deviation over seeds, accuracies in percent."""
-    suite, n = records[0]["evaluation"]["suite"], records[0]["evaluation"]["n"]
-    lines = [
-        f"| recipe | seeds | clean | FGSM | PGD-20 | {suite} ({n} images) | training, s | processor, s |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, rows in by_recipe(records).items():
-        cells = [_cell([r[c] * (1 if c.endswith("seconds") else 100) for r in rows]) for c in COLUMNS]
-        lines.append(f"| {name} | {len(rows)} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _cell(values: list[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{spread}"
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether two weights files hold the same tensors."""
+    first, second = load_file(one), load_file(other)
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)

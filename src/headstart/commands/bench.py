@@ -13,12 +13,14 @@ def add_arguments(sub: ArgumentParser) -> None:
     sub.add_argument(
         "recipes",
         type=str,
-        nargs="+",
-        help="recipes, or data sets for all methods on them, each trained with every seed",
+        nargs="*",
+        help="recipes, or data sets for all methods on them, each trained with every seed; none makes the tables anew "
+        "from the records in --out",
     )
     sub.add_argument("--seeds", type=list[int], default=[0, 1, 2], help="such as [0,1,2]")
     sub.add_argument("--suite", type=str, default="standard", help="headstart list suites")
     sub.add_argument("--n", type=Optional[int], default=None, help="only the first n test images")
+    sub.add_argument("--last", action="store_true", help="evaluate the weights that training ended with, too")
     sub.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder; records that exist are kept")
     sub.add_argument("--set", type=dict[str, Any], default={}, help="recipe fields for all, such as --set.epochs 5")
 
@@ -27,5 +29,6 @@ def run(options: Namespace) -> int:
     """Run it; the exit code."""
     from headstart.campaigns.bench import bench
 
-    print(bench(options.recipes, options.seeds, options.suite, options.out, n=options.n, overrides=dict(options.set)))
+    how = {"n": options.n, "last": options.last, "overrides": dict(options.set)}
+    print(bench(options.recipes or [], options.seeds, options.suite, options.out, **how))
     return 0

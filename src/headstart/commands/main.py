@@ -82,7 +82,7 @@ def make_parser() -> ArgumentParser:
 def _positionals(sub: ArgumentParser) -> str:
     """What a command takes without a flag, as in its usage."""
     taken = [action for action in sub._actions if not action.option_strings]
-    return "".join(f"{action.dest.upper()} {'... ' if action.nargs == '+' else ''}" for action in taken)
+    return "".join(f"{action.dest.upper()} {'... ' if action.nargs in ('+', '*') else ''}" for action in taken)
 
 
 def _version() -> str:
