@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +14,36 @@ import torch
 from benchmarks.timing import Workload
 
 
+class Unfinished(Exception):
+    """Time is up in the middle of a piece; ``record`` is what it found so far, None for nothing yet."""
+
+    def __init__(self, record: dict[str, Any] | None = None) -> None:
+        super().__init__("time is up")
+        self.record = record
+
+
 @dataclass(frozen=True)
 class Context:
-    """Where the battery runs, on what, and how large. ``data`` gives the sets by the name of their recipes."""
+    """Where the battery runs, on what, how large, and until when.
+
+    Attributes:
+        data: the sets by name.
+        out: folder for the records.
+        tiny: everything shrunk to a few steps.
+        until: when the call ends, in seconds of ``time.monotonic``.
+    """
 
     data: dict[str, str]
     out: Path
     tiny: bool = False
-    minutes: float = 8.0
+    until: float = math.inf
 
     @property
     def device(self) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def seconds_left(self) -> float:
+        return self.until - time.monotonic()
 
     def workload(self, batch_size: int, model: str = "resnet18", **settings: Any) -> Workload:
         if self.tiny:
