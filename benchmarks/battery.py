@@ -6,7 +6,7 @@
 A call ends after ``--minutes``; the next one goes on. A piece whose record is complete is skipped. Trainings save their
 state when time is up; AutoAttack on a whole test set goes a thousand images at a time, and its record says how many it
 has. A model is attacked before the next is trained: no call leaves much that is trained and not attacked. Pieces of one
-line of ``--list`` run side by side on one device. ``--only`` names pieces, ``--tiny`` shrinks all of them to a few steps
+line of ``--list`` run side by side on a device. ``--only`` names pieces, ``--tiny`` shrinks all of them to a few steps
 of a small network, so that the battery itself can be tried on a CPU. Pieces on further sets need them named:
 ``--tiny_imagenet_50``, ``--cifar100``, ``--tiny_imagenet``.
 """

@@ -3,7 +3,7 @@
     python benchmarks/release.py cut OUT/runs/cifar10-fgsm-sdi --to FOLDER --megabytes 15
     python benchmarks/release.py join FOLDER/cifar10-fgsm-sdi.tar.000 --to runs
 
-Weights are too large for git. An archive holds both weights files, the recipe, the rows of training and its cost, and the
+Weights are too large for git. An archive holds both weights files, the recipe, the rows of training, its cost, and the
 records of evaluations; training states stay behind. ``headstart evaluate`` takes the joined folder like the run it was.
 """
 

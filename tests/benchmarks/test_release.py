@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks.release import main
+
 from headstart.runs.folder import RunFolder
 
 
