@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no
 
 .PHONY: demo check test lint clean
 
-demo: $(INSTALLED) ## train four methods on digits, attack them, write demo-out/report.html
+demo: $(INSTALLED) ## train five methods on digits, attack them, write demo-out/report.html
 	$(BIN)/headstart demo --out demo-out
 
 check: lint ## lint, types and the quick part of the tests: below a minute, while one works

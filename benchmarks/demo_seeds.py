@@ -15,7 +15,7 @@ from typing import Any
 from headstart.campaigns.demo import SHOWN, run_demo
 from headstart.campaigns.folders import DemoFolder
 
-COLUMNS = ("clean", "fgsm", "pgd", "autoattack", "seconds")
+COLUMNS = ("clean", "fgsm", "pgd", "autoattack", "processor_seconds")
 
 
 def main() -> None:
@@ -48,11 +48,11 @@ def summary(demos: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]
 
 
 def markdown(methods: dict[str, dict[str, dict[str, float]]]) -> str:
-    lines = ["| method | clean | FGSM | PGD-20 | AutoAttack | training, s |", "|---|---|---|---|---|---|"]
+    lines = ["| method | clean | FGSM | PGD-20 | AutoAttack | processor, s |", "|---|---|---|---|---|---|"]
     for name, columns in methods.items():
         cells = []
         for column, value in columns.items():
-            scale = 1 if column == "seconds" else 100
+            scale = 1 if column == "processor_seconds" else 100
             cells.append(f"{scale * value['mean']:.1f} ± {scale * value['deviation']:.1f}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)

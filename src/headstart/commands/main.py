@@ -18,7 +18,7 @@ from headstart.fields import describe
 from headstart.runs.log import show_messages
 
 COMMANDS: dict[str, tuple[ModuleType, str]] = {
-    "demo": (demo, "train four methods on digits, attack them all, write a page; one to three minutes"),
+    "demo": (demo, "train five methods on digits, attack them all, write a page; one to three minutes"),
     "train": (train, "train a robust classifier by a recipe"),
     "evaluate": (evaluate, "measure robust accuracy under a suite of attacks"),
     "sweep": (sweep, "robust accuracy over a growing epsilon, which must reach zero"),
