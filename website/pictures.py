@@ -23,7 +23,7 @@ from headstart.runs.folder import RunFolder
 OUT = Path(__file__).parents[1] / "docs" / "pictures"
 SHOWN = 6
 ROWS = ("image", "sign of its\ngradient", "generator's\nstart", "perturbation\nafter the step", "what is\ntrained on")
-LOOKS = {"svg.hashsalt": "headstart", "font.size": 9, "svg.fonttype": "path"}
+LOOKS: Any = {"svg.hashsalt": "headstart", "font.size": 9, "svg.fonttype": "path"}
 
 
 def draw(folder: DemoFolder, out: Path) -> None:
