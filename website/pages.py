@@ -20,10 +20,8 @@ METHODS = ROOT / "docs" / "methods.md"
 
 
 def demo() -> str:
-    """The page of the demo: of this machine's, if there was one, else of the stored one."""
-    own = ROOT / "demo-out"
-    folder = own if (own / "details.json").exists() else RECORDS / "demo"
-    return demo_page(*(json.loads((folder / f"{name}.json").read_text()) for name in ("demo", "details")))
+    """The page that ``headstart demo`` writes, of the stored demo."""
+    return demo_page(*(json.loads((RECORDS / "demo" / f"{name}.json").read_text()) for name in ("demo", "details")))
 
 
 def every_name() -> str:

@@ -3,7 +3,7 @@
 "use strict";
 (() => {
   const SORTED = 4, LONG = 8; // rows from which a table gets buttons, and a field above it
-  const SENTENCE = 40; // characters from which a cell is not squeezed
+  const WORD = 20, SENTENCE = 40; // characters up to which a cell keeps to one line, and from which it is not squeezed
 
   const textOf = (cell) => cell.textContent.trim();
 
@@ -91,7 +91,10 @@
   for (const table of document.querySelectorAll("article table:not([class])")) {
     if (!table.tHead || table.closest(".doc") || table.tBodies[0].rows.length < SORTED) continue;
     sortable(table);
-    for (const cell of table.querySelectorAll("td")) cell.classList.toggle("long", textOf(cell).length >= SENTENCE);
+    for (const cell of table.querySelectorAll("td")) {
+      cell.classList.toggle("short", textOf(cell).length <= WORD);
+      cell.classList.toggle("long", textOf(cell).length >= SENTENCE);
+    }
     const wide = document.createElement("div");
     wide.className = "wide";
     wide.tabIndex = 0; // so that the keyboard can scroll it
