@@ -1,7 +1,9 @@
 """A stranger with the site alone: what "Start in five minutes" says, line by line, in an empty folder.
 
 Every command of the page's shell blocks runs, in its order, as it is but for ``SHORTER``: a training of one epoch, and
-a quick suite on few images. The installation is what ``tests/packaging`` tests. The hub is a stand-in on this machine.
+a quick suite on few images. After them come those of the other pages that need nothing but the digits and the
+stranger's first run, ``QUICK``. The rest is read by the command line's parser, in ``test_docs.py``. The installation is
+what ``tests/packaging`` tests. The hub is a stand-in on this machine.
 """
 
 from __future__ import annotations
@@ -15,14 +17,20 @@ import pytest
 import headstart
 from tests.runs.hub_server import TOKEN, Hub, serving
 from tests.runs.test_hub import session
+from tests.test_docs import COMMANDS
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning")]
 
 DOCS = Path(headstart.__file__).parents[2] / "docs"
 START, OTHERS = ((DOCS / name).read_text() for name in ("start.md", "others.md"))
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
+QUICK = re.compile(
+    r"train digits/(?!half-noise)(?!.*(?:runs/|--devices)).*|evaluate --replay runs/sdi/\S+|sweep runs/sdi .*"
+)
 SHORTER = {
-    r"^(train .*)": r"\1 --epochs 1 --device cpu",
+    r"^(train .*--out .*)": r"\1 --epochs 1 --device cpu",
+    r"^(train (?!.*--out).*)": r"\1 --max_steps 2 --device cpu",
+    r"^(sweep .*)--n 500": r"\1--suite fgsm --n 20 --device cpu",
     r"--suite standard --n 200": "--suite light --n 20 --device cpu",
     r"--suite light$": "--suite light --n 20 --device cpu",
     r"OWNER/NAME": "me/net",
@@ -34,22 +42,26 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def commands(page: str) -> list[str]:
-    """The ``headstart`` command lines of a page's shell blocks, shortened."""
-    found = []
-    for line in "".join(blocks(page, "sh")).splitlines():
-        if line.startswith("headstart "):
-            command = line.removeprefix("headstart ").split("  #")[0].strip()
-            for long, short in SHORTER.items():
-                command = re.sub(long, short, command)
-            found.append(command)
-    return found
+    """The ``headstart`` command lines of a page's shell blocks."""
+    lines = "".join(blocks(page, "sh")).splitlines()
+    return [line.removeprefix("headstart ") for line in lines if line.startswith("headstart ")]
+
+
+def shortened(command: str) -> str:
+    command = command.split(" #")[0].strip()
+    for long, short in SHORTER.items():
+        command = re.sub(long, short, command)
+    return command
 
 
 @pytest.fixture(scope="module")
 def sitting(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Hub, dict[str, tuple[int, str, str]]]:
     """The folder afterwards, the hub, and exit code, stdout and stderr of every command."""
     folder = tmp_path_factory.mktemp("stranger")
-    lines = commands(START)
+    others = {shortened(line): None for _, line in COMMANDS if QUICK.match(line)}
+    # Each of the others' trainings in a folder of its own: without --out, two of one recipe would meet.
+    more = [f"{line} --out runs/{i}" if line.startswith("train") else line for i, line in enumerate(others)]
+    lines = [*map(shortened, commands(START)), *more]
     with serving() as hub:
         results = session(folder, hub.address, *((TOKEN, line) for line in lines))
     return folder, hub, dict(zip(lines, results, strict=True))
@@ -59,7 +71,10 @@ def test_every_command_of_the_page_works(sitting: tuple[Path, Hub, dict[str, tup
     _, _, results = sitting
     assert {line: err for line, (code, _, err) in results.items() if code} == {}
     said = [line.split()[0] for line in results]
-    assert said == ["train", "train", "evaluate", "evaluate", "compare", "report", "push", "pull", "evaluate"]
+    sitting_down = ["train", "train", "evaluate", "evaluate", "compare", "report", "push", "pull", "evaluate"]
+    assert said[: len(sitting_down)] == sitting_down
+    assert set(said[len(sitting_down) :]) == {"train", "evaluate", "sweep"}
+    assert len(said) >= len(sitting_down) + 6
 
 
 def test_what_the_stranger_has_in_the_end(sitting: tuple[Path, Hub, dict[str, tuple[int, str, str]]]) -> None:

@@ -48,7 +48,7 @@ def steps_of(run: RunFolder) -> Figure:
         limit = 1.0 if name == ROWS[1] else epsilon
         looks: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit} if perturbed else {"cmap": "gray"}
         for image, axis in zip(images, row, strict=True):
-            axis.imshow(image[0], **(looks if perturbed else looks | {"vmin": 0, "vmax": 1}))
+            axis.imshow(image[0].numpy(), **(looks if perturbed else looks | {"vmin": 0, "vmax": 1}))
             axis.set(xticks=[], yticks=[])
         row[0].set_ylabel(name, rotation=0, ha="right", va="center")
     figure.subplots_adjust(wspace=0.06, hspace=0.06)
