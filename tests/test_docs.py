@@ -40,7 +40,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"^(?:\S+/|srun |-m )?headstart\s+(.*)$")
 MADE = {ROOT / "docs" / "demo.html"}  # pages that no file holds: written while the site is built
 SHELL = (  # what stands in a shell block beside our commands
-    r"(?P<script>python benchmarks/[\w/]+\.py) .*",
+    r"(?P<script>python benchmarks/[\w/]+\.py)(?: .*)?",
     r"python3 -m venv \.venv && \. \.venv/bin/activate",
     r'pip install "?\.?[\w\[\],-]+"?(?: .*)?',
     r"make \w+(?: .*)?",

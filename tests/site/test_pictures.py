@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from website.pages import RECORDS
@@ -37,7 +38,7 @@ def test_both_are_drawn(run: RunFolder, tmp_path: Path) -> None:
     figure = curves_of(curves)
     assert [axis.get_title() for axis in figure.axes] == [*curves]
     drawn = figure.axes[0].lines[1].get_ydata()
-    assert list(drawn) == [100 * row["pgd"] for row in curves["fgsm"]]
+    assert np.asarray(drawn).tolist() == [100 * row["pgd"] for row in curves["fgsm"]]
     save(figure, tmp_path / "curves.svg")
     save(steps_of(run), tmp_path / "steps.svg")
     assert all((tmp_path / name).read_text().rstrip().endswith("</svg>") for name in ("curves.svg", "steps.svg"))
