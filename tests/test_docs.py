@@ -37,10 +37,10 @@ WHICH = (ROOT / "docs" / "which-method.md").read_text()
 COLUMNS = ["name", "update", "passes", "memory", "source", "differs from the published code"]
 BLOCK = re.compile(r"^[ ]*```(\w*)\n(.*?)^[ ]*```", re.M | re.S)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-COMMAND = re.compile(r"^(?:\S+/|srun |-m )?headstart\s+(.*)$")
+COMMAND = re.compile(r"^(?:\w+=\S+ )*(?:\S+/|srun |-m )?headstart\s+(.*)$")
 MADE = {ROOT / "docs" / "demo.html"}  # pages that no file holds: written while the site is built
 SHELL = (  # what stands in a shell block beside our commands
-    r"(?P<script>python benchmarks/[\w/]+\.py)(?: .*)?",
+    r"(?:\w+=\S+ )*(?P<script>python benchmarks/[\w/]+\.py)(?: .*)?",
     r"python3 -m venv \.venv && \. \.venv/bin/activate",
     r'pip install "?\.?[\w\[\],-]+"?(?: .*)?',
     r"make \w+(?: .*)?",
