@@ -17,6 +17,7 @@ SLOW = {
     "campaigns",
     "evaluation",
     "packaging",
+    "site",
     "test_bench",
     "test_compile",
     "test_cr",
