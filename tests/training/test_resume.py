@@ -217,7 +217,7 @@ def test_a_checkpoint_from_before_processor_time_was_counted_still_resumes(
     torch.save({name: part for name, part in state.items() if name != "optimizer"}, last)
     with pytest.raises(WeightsError, match=r"last\.pt belongs to another network or method: 'optimizer'"):
         train(tiny(), tmp_path, resume=True, data=digits, progress=False)
-    torch.save({name: part for name, part in state.items() if name != "processor_seconds"}, last)
+    torch.save({name: part for name, part in state.items() if name != "processor"}, last)
     train(tiny(), tmp_path, resume=True, data=digits, progress=False)
     assert records(tmp_path) == records(uninterrupted("fgsm-rs"))
 

@@ -18,7 +18,7 @@ ITERATIONS = 3  # as in airbench
 class Muon(Optimizer):
     """Muon for filters and matrices, SGD for all else, both with Nesterov momentum and decoupled weight decay.
 
-    m <- mu m + (1 - mu) g; u = (1 - mu) g + mu m; w <- (1 - lr wd) w - lr s O(u), where O sets the singular values of u,
+    m <- mu m + (1 - mu) g; u = (1 - mu) g + mu m; w <- (1 - lr wd) w - lr s O(u). O sets the singular values of u,
     as a matrix with a row per output, to about 1, and s = sqrt(max(1, rows / columns)). Without matrix O is
     u / (1 - mu), as in SGD. After Jordan et al., "Muon", 2024. ``torch.optim.Muon`` takes no convolutions.
 

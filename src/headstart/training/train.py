@@ -255,7 +255,7 @@ class Trainer:
             "metrics": Attribute(self, "metrics"),
             "best": Attribute(self, "best"),
             "seconds": Attribute(self.stopwatch, "seconds"),
-            "processor_seconds": Attribute(self.stopwatch, "processor_seconds"),
+            "processor": Attribute(self.stopwatch, "processor"),
         }
 
     def state_dict(self) -> dict[str, Any]:
