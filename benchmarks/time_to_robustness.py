@@ -26,7 +26,7 @@ from headstart.runs.environment import environment
 from headstart.runs.files import write_text
 from headstart.training.train import train
 
-IMAGES = 1000  # test images, the first ones
+IMAGES = 500  # test images, the first ones
 LIGHT = {"suite": "light", "n": IMAGES, "search_precision": "bf16"}
 
 
@@ -41,11 +41,11 @@ class Rung:
 
 STRIDED = {"widths": [64, 128, 256], "stride": 2}
 PLAIN = "cifar10-fast/fgsm-rs"
-SGD = {"optimizer": "sgd", "lr": 0.1, "epochs": 3, "model_args": STRIDED}
+SGD = {"optimizer": "sgd", "lr": 0.1, "epochs": 1, "model_args": STRIDED}
 MUON = {**SGD, "optimizer": "muon", "lr": 0.05}
 LADDERS: dict[int, dict[str, Rung]] = {
-    180: {
-        "small": Rung("cifar10-small/fgsm-rs", "cifar10-small", {"epochs": 3}),
+    60: {
+        "small": Rung("cifar10-small/fgsm-rs", "cifar10-small", {"epochs": 1}),
         "fast-sgd": Rung(PLAIN, "the fast network, strided", SGD),
         "muon": Rung(PLAIN, "Muon, rate 0.05", MUON),
         "learned-stem": Rung(PLAIN, "Muon, first layer learned", {**MUON, "model_args": {**STRIDED, "whiten": False}}),
