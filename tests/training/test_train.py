@@ -132,3 +132,16 @@ def test_networks_that_do_not_fit_the_data_are_refused(tmp_path: Path, digits: I
     with pytest.raises(UserError, match="val_size is 300"):
         train(tiny(val_size=300), tmp_path / "run", data=digits, progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_fast_network_begins_with_what_it_was_shown(tmp_path: Path, digits: ImageSet) -> None:
+    """Whitened once, from the training part; then part of the weights like any other."""
+    recipe = tiny(model="fast", max_steps=1)
+    result = train(recipe, tmp_path / "run", data=digits, progress=False)
+    expected = build_model("fast", 10, 1, recipe.model_args)
+    expected.initialise_from(digits.split(recipe.val_size)[0].tensors()[0].float() / 255)
+    assert torch.equal(result.model.patches.weight, expected.patches.weight)
+    again = train(
+        tiny(model="fast", weights=str(tmp_path / "run"), max_steps=1, samples=100), tmp_path / "next", data=digits
+    )
+    assert torch.equal(again.model.patches.weight, expected.patches.weight)
