@@ -27,7 +27,7 @@ from headstart.runs.files import write_text
 from headstart.training.train import train
 
 IMAGES = 500  # test images, the first ones
-LIGHT = {"suite": "light", "n": IMAGES, "search_precision": "bf16"}
+LIGHT: dict[str, Any] = {"suite": "light", "n": IMAGES, "search_precision": "bf16"}
 
 
 @dataclass(frozen=True)

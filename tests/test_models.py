@@ -19,6 +19,7 @@ from headstart.data import ImageSet
 from headstart.data import load as data
 from headstart.errors import UserError
 from headstart.models import MODELS, build_model, check_network, normalization_of, normalized
+from headstart.models.fast_net import FastNet
 from headstart.training.train import train
 from tests.training.runs import tiny
 
@@ -339,9 +340,9 @@ def test_a_smooth_activation_is_smooth() -> None:
 
 
 def test_the_first_layer_of_the_fast_network_whitens(digits: ImageSet) -> None:
-    """Responses to the images' patches are uncorrelated and of deviation 1, but for the ridge; each has its opposite."""
+    """Responses to patches are uncorrelated and, but for the ridge, of deviation 1; each has its opposite."""
     images = digits.tensors()[0][:300].float() / 255
-    network = build_model("fast", 10, 1, {**NARROW["fast"], "mean": [0.3], "std": [0.5]})
+    network = FastNet(10, 1, widths=[4, 8], mean=[0.3], std=[0.5])
     network.initialise_from(images)
     assert not network.patches.weight.requires_grad
     with torch.no_grad():
@@ -353,7 +354,7 @@ def test_the_first_layer_of_the_fast_network_whitens(digits: ImageSet) -> None:
 
 
 def test_a_first_layer_that_is_trained_is_not_set() -> None:
-    network = build_model("fast", 10, 3, {**NARROW["fast"], "whiten": False})
+    network = FastNet(10, widths=[4, 8], whiten=False)
     before = network.patches.weight.clone()
     network.initialise_from(torch.rand(4, 3, 16, 16))
     assert network.patches.weight.requires_grad
@@ -362,7 +363,7 @@ def test_a_first_layer_that_is_trained_is_not_set() -> None:
 
 def test_logits_of_the_fast_network_are_scaled() -> None:
     torch.manual_seed(0)
-    network = build_model("fast", 10, 3, NARROW["fast"]).eval()
+    network = FastNet(10, widths=[4, 8], scale=1.0).eval()
     x = torch.rand(2, 3, 16, 16)
     whole = network(x)
     network.scale = 0.25

@@ -37,8 +37,8 @@ def network_for(
         return start_from(recipe, network, classes, channels)
     if network is None:
         network = build_model(recipe.model, classes, channels, recipe.model_args)
-        if hasattr(network, "initialise_from") and not resumed:
-            network.initialise_from(shown.tensors()[0][:SHOWN].float() / 255)
+        if callable(initialise := getattr(network, "initialise_from", None)) and not resumed:
+            initialise(shown.tensors()[0][:SHOWN].float() / 255)
     return recipe, network
 
 

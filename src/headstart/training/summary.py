@@ -42,8 +42,8 @@ def origin_of(learner: Learner, classes: Sequence[str], channels: int, row: dict
 
 
 def cost_of(learner: Learner, clock: Clock, stopwatch: Stopwatch) -> dict[str, float]:
-    """Seconds of updates, of validation, of the guard, and of this process's threads in all of them and in updates alone;
-    images per second, passes, peak memory on a GPU.
+    """Seconds of updates, of validation and of the guard; of this process's threads in all of them, and in updates
+    alone; images per second, passes, peak memory on a GPU.
     """
     seconds = {kind: stopwatch.seconds.get(kind, 0.0) for kind in ("training", "validation", "guard")}
     images = clock.update / learner.method.replays * learner.recipe.batch_size
