@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from headstart.campaigns import by_time
 from headstart.campaigns.folders import BenchFolder
 from headstart.errors import SettingError, StorageError, unknown
 from headstart.evaluation.evaluate import evaluate
@@ -19,6 +20,7 @@ from headstart.recipes.recipe import Recipe
 from headstart.report import bench_page
 from headstart.report.groups import passes_per_update
 from headstart.runs.files import write_text
+from headstart.runs.folder import RunFolder
 from headstart.training.train import train
 
 LOG = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ def bench(
     *,
     n: int | None = None,
     overrides: dict[str, Any] | None = None,
+    time: bool = False,
 ) -> str:
     """Train every recipe with every seed, evaluate the selected network, and return the table as Markdown.
 
@@ -44,6 +47,7 @@ def bench(
         suite: what robust accuracy is measured with; the columns FGSM and PGD-20 come from suite ``light``.
         n: only the first n test images.
         overrides: recipe fields for all.
+        time: keep every epoch's checkpoint, attack each with the suite, and add robustness by cost; see ``by_time``.
 
     Raises:
         UserError: a bad recipe or suite, no seed, or an ``out`` that holds runs or records of other settings.
@@ -51,8 +55,8 @@ def bench(
     if suite not in SUITES:
         raise unknown("suite", suite, SUITES)
     folder = BenchFolder(out)
-    planned = plan(recipes, seeds, overrides or {})
-    records = []
+    planned = plan(recipes, seeds, {**({"keep": by_time.ALL} if time else {}), **(overrides or {})})
+    records, curves = [], []
     for i, (name, recipe) in enumerate(planned, 1):
         stem = f"{name.replace('/', '-').removesuffix('.yaml')}-{recipe.seed}"
         path = folder.record(stem)
@@ -60,7 +64,10 @@ def bench(
             LOG.info("%d/%d: %s, seed %d", i, len(planned), name, recipe.seed)
             write_text(path, json.dumps(measure(name, recipe, suite, folder.run(stem), n), indent=2) + "\n")
         records.append(read_record(path, recipe, suite, n))
-    return write_tables(folder, records)
+        if time:
+            points = by_time.curve(recipe, RunFolder(folder.run(stem)), folder.curve(stem), suite, n)
+            curves.append({"recipe": name, "seed": recipe.seed, "points": points})
+    return write_tables(folder, records, curves)
 
 
 def plan(recipes: Sequence[str], seeds: Sequence[int], overrides: dict[str, Any]) -> list[tuple[str, Recipe]]:
@@ -97,6 +104,7 @@ def read_record(path: Path, recipe: Recipe, suite: str, n: int | None) -> dict[s
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"{path} is not a record of a bench; delete it, and it is measured again") from error
     wanted = json.loads(json.dumps(asdict(recipe))) | {"suite": suite, "n": n}
+    del wanted["keep"]  # what is kept of a run changes nothing in it
     for key, value in wanted.items():
         if found.get(key, value) != value:  # a field that did not exist yet had its default
             raise StorageError(
@@ -127,10 +135,15 @@ def measure(name: str, recipe: Recipe, suite: str, run: Path, n: int | None) -> 
     }
 
 
-def write_tables(folder: BenchFolder, records: Sequence[dict[str, Any]]) -> str:
-    """Write the table in its three forms; the Markdown."""
+def write_tables(folder: BenchFolder, records: Sequence[dict[str, Any]], curves: list[dict[str, Any]]) -> str:
+    """Write the table in its three forms, and that of the curves if there are any; the Markdown."""
     table, summarised = markdown(records), summary(records)
     write_text(folder.table, table)
+    if curves:
+        summarised["by_time"] = curves
+        by_cost = by_time.markdown(curves, summarised["cost"])
+        write_text(folder.time, by_cost)
+        table += "\n" + by_cost
     write_text(folder.summary, json.dumps(summarised, indent=1) + "\n")
     write_text(folder.page, bench_page(summarised))
     return table

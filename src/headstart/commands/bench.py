@@ -20,6 +20,11 @@ def add_arguments(sub: ArgumentParser) -> None:
     sub.add_argument("--suite", type=str, default="standard", help="headstart list suites")
     sub.add_argument("--n", type=Optional[int], default=None, help="only the first n test images")
     sub.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder; records that exist are kept")
+    sub.add_argument(
+        "--time",
+        action="store_true",
+        help="attack every epoch's checkpoint too, and draw robustness against seconds of training",
+    )
     sub.add_argument("--set", type=dict[str, Any], default={}, help="recipe fields for all, such as --set.epochs 5")
 
 
@@ -27,5 +32,6 @@ def run(options: Namespace) -> int:
     """Run it; the exit code."""
     from headstart.campaigns.bench import bench
 
-    print(bench(options.recipes, options.seeds, options.suite, options.out, n=options.n, overrides=dict(options.set)))
+    settings = {"n": options.n, "overrides": dict(options.set), "time": options.time}
+    print(bench(options.recipes, options.seeds, options.suite, options.out, **settings))
     return 0
