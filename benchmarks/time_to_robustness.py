@@ -86,7 +86,26 @@ WONG = Rung(
         "method_args": {"label_smoothing": 0.0},
     },
 )
+NARROW = {"widths": [16, 32, 64], "stride": 2}
+STEM = {"whiten": False}
+
+
+def narrow(what: str, method: str = "fgsm-rs", stem: dict[str, Any] | None = None, **fields: Any) -> Rung:
+    """A step of the ladder of 15 seconds."""
+    return Rung(what, f"cifar10-fast/{method}", {**SHORT, "model_args": {**NARROW, **(stem or {})}, **fields})
+
+
 LADDERS: dict[int, dict[str, Rung]] = {
+    15: {
+        "whitened": narrow("SGD; first layer whitened"),
+        "learned": narrow("SGD; first layer learned", stem=STEM),
+        "ridge": narrow("SGD; first layer whitened, ridge 0.01", stem={"ridge": 0.01}),
+        "n-fgsm": narrow("SGD; first layer whitened; N-FGSM", "n-fgsm"),
+        "learned-muon": narrow("Muon, rate 0.05; first layer learned", stem=STEM, optimizer="muon", lr=0.05),
+        "learned-muon-0.02": narrow("Muon, rate 0.02; first layer learned", stem=STEM, optimizer="muon", lr=0.02),
+        "ridge-muon": narrow("Muon, rate 0.05; whitened, ridge 0.01", stem={"ridge": 0.01}, optimizer="muon", lr=0.05),
+        "unscaled": narrow("SGD; first layer learned; logits not scaled", stem={**STEM, "scale": 1.0}),
+    },
     60: {
         "small": Rung("`cifar10-small/fgsm-rs`", SMALL, {"epochs": 1}),
         "fast-sgd": Rung("the fast network, stride 2, SGD", FAST, SHORT),
@@ -229,6 +248,11 @@ def tables(folder: Path) -> str:
     for budget in sorted({record["budget"] for record in records}):
         parts.append(ladder([record for record in records if record["budget"] == budget]))
     return "\n".join(parts)
+
+
+def operations(row: dict[str, Any]) -> float:
+    """Billions per second: an update is worth five forwards (two, an input gradient, a backward of two)."""
+    return float(5 * 2 * row["million_multiplications"] / 1e3 * row["images_per_processor_second"])
 
 
 def ladder(records: list[dict[str, Any]]) -> str:

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from headstart.models.normalize import normalization
 from headstart.models.resnet import Activation, activation, conv
 
-RIDGE = 5e-4  # added to the eigenvalues, squared pixel fractions; as in airbench
-
 
 class Group(nn.Module):
     """3x3 convolutions of one width, each with batch-norm and activation; max-pooled by two after the first."""
@@ -45,6 +43,7 @@ class FastNet(nn.Module):
         patch: side p of the patches that the first layer reads, in pixels; it makes 2 C p^2 values of each.
         stride: distance of the patches; 2 quarters the cost of everything after them.
         whiten: fix the first layer to the filters of ``initialise_from``; False trains it like any other.
+        ridge: what is added to the eigenvalues when the filters are made, squared pixel fractions; airbench has 5e-4.
         scale: what the logits are multiplied by.
         act: activation name.
         mean, std: as in ResNet.
@@ -63,6 +62,7 @@ class FastNet(nn.Module):
         patch: int = 2,
         stride: int = 1,
         whiten: bool = True,
+        ridge: float = 5e-4,
         scale: float = 1 / 9,
         act: str = "relu",
         mean: Sequence[float] | None = None,
@@ -70,7 +70,8 @@ class FastNet(nn.Module):
     ) -> None:
         super().__init__()
         self.normalize = normalization(mean, std, channels)
-        self.act, self.scale, self.whitened = activation(act), scale, whiten
+        self.act, self.scale = activation(act), scale
+        self.whitened, self.ridge = whiten, ridge
         width = 2 * channels * patch**2
         self.patches = nn.Conv2d(channels, width, patch, stride)
         self.patches.weight.requires_grad_(not whiten)
@@ -95,7 +96,7 @@ class FastNet(nn.Module):
         patches = F.unfold(self.normalize(images).double(), weight.shape[2:], stride=self.patches.stride)
         values, vectors = torch.linalg.eigh(torch.cov(patches.transpose(0, 1).flatten(1)))
         vectors = vectors * torch.where(vectors.sum(0) < 0, -1, 1)  # both signs solve the equation
-        filters = (vectors / (values.clamp_min(0) + RIDGE).sqrt()).T
+        filters = (vectors / (values.clamp_min(0) + self.ridge).sqrt()).T
         weight.copy_(torch.cat([filters, -filters]).view(weight.shape))
         nn.init.zeros_(cast(Tensor, self.patches.bias))
 
