@@ -108,7 +108,7 @@ LADDERS: dict[int, dict[str, Rung]] = {
     },
     60: {
         "small": Rung("`cifar10-small/fgsm-rs`", SMALL, {"epochs": 1}),
-        "fast-sgd": Rung("the fast network, stride 2, SGD", FAST, SHORT),
+        "fast-sgd": Rung("the fast network, stride 2, whitened, SGD", FAST, SHORT),
         "muon": Rung("Muon, rate 0.05", FAST, MUON),
         "learned-stem": Rung(
             "Muon; first layer learned instead of whitened", FAST, {**MUON, "model_args": {**STRIDED, "whiten": False}}
