@@ -12,9 +12,9 @@ from typing import Any
 
 from headstart.campaigns import by_time
 from headstart.campaigns.folders import BenchFolder
-from headstart.errors import SettingError, StorageError, unknown
+from headstart.errors import SettingError, StorageError
 from headstart.evaluation.evaluate import evaluate
-from headstart.evaluation.suites import SUITES
+from headstart.evaluation.suites import find_suite
 from headstart.recipes.reader import every_recipe, load_recipe
 from headstart.recipes.recipe import Recipe
 from headstart.report import bench_page
@@ -52,8 +52,7 @@ def bench(
     Raises:
         UserError: a bad recipe or suite, no seed, or an ``out`` that holds runs or records of other settings.
     """
-    if suite not in SUITES:
-        raise unknown("suite", suite, SUITES)
+    find_suite(suite)
     folder = BenchFolder(out)
     planned = plan(recipes, seeds, {**({"keep": by_time.ALL} if time else {}), **(overrides or {})})
     records, curves = [], []

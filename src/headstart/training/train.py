@@ -75,8 +75,7 @@ def train(
         torch.manual_seed(recipe.seed)
         train_set, val_set = load_parts(recipe, data)
         state = folder.load() if resume else None
-        shown = train_set if isinstance(train_set, ImageSet) else val_set  # streamed images are read one by one
-        recipe, network = network_for(recipe, model, train_set, shown, resumed=state is not None)
+        recipe, network = network_for(recipe, model, train_set, val_set, resumed=state is not None)
         trainer = Trainer(recipe, folder, fabric, network, train_set, val_set)
         if progress:
             sizes = f"{len(train_set)} images to train on, {len(val_set)} to choose the checkpoint by"
