@@ -148,7 +148,8 @@ def main() -> None:
             climb(
                 arguments.budget, name, seed, arguments, arguments.out / "steps" / f"{stem}.json", arguments.work / stem
             )
-    print(tables(arguments.out))
+    for mark, table in tables(arguments.out).items():
+        print(f"<!-- table {mark} -->\n{table}<!-- /table -->\n")
 
 
 def climb(budget: int, name: str, seed: int, arguments: argparse.Namespace, path: Path, run: Path) -> None:
@@ -231,23 +232,26 @@ def multiplications(network: nn.Module, x: torch.Tensor) -> int:
     return sum(counts)
 
 
-def tables(folder: Path) -> str:
-    """The networks' speed and every ladder, as Markdown, from their records."""
-    parts = []
+def tables(folder: Path) -> dict[str, str]:
+    """The tables of docs/fast.md by their marks, as Markdown: the networks' speed, and every ladder."""
+    found = {}
     if (folder / "speed.json").exists():
-        rows = json.loads((folder / "speed.json").read_text())["networks"]
-        parts.append(
-            "| network | parameters, M | multiplications, M | images per processor second |\n|---|---|---|---|\n"
-        )
-        parts[-1] += "".join(
-            f"| {name} | {row['parameters'] / 1e6:.2f} | {row['million_multiplications']:.0f} "
-            f"| {row['images_per_processor_second']:.0f} |\n"
-            for name, row in rows.items()
-        )
+        found["speed"] = speed_table(json.loads((folder / "speed.json").read_text())["networks"])
     records = [json.loads(path.read_text()) for path in sorted((folder / "steps").glob("*.json"))]
     for budget in sorted({record["budget"] for record in records}):
-        parts.append(ladder([record for record in records if record["budget"] == budget]))
-    return "\n".join(parts)
+        found[str(budget)] = ladder([record for record in records if record["budget"] == budget])
+    return found
+
+
+def speed_table(networks: dict[str, dict[str, Any]]) -> str:
+    """A row per network."""
+    head = ("network", "parameters, M", "multiplications, M", "images per processor second", "G operations per second")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for name, row in networks.items():
+        cells = (f"{row['parameters'] / 1e6:.2f}", f"{row['million_multiplications']:.0f}")
+        rates = (f"{row['images_per_processor_second']:.0f}", f"{operations(row):.0f}")
+        lines.append(f"| {name} | {' | '.join(cells + rates)} |")
+    return "\n".join(lines) + "\n"
 
 
 def operations(row: dict[str, Any]) -> float:

@@ -42,7 +42,13 @@ def test_the_table_has_a_row_for_every_step(tmp_path: Path) -> None:
     made = [record("a", 0, 0.3, 0.25), record("a", 1, 0.32, 0.26), record("b", 0, 0.2)]
     for i, content in enumerate(made):
         (tmp_path / "steps" / f"{i}.json").write_text(json.dumps(content))
-    assert tables(tmp_path).splitlines()[2:] == [
+    assert tables(tmp_path)["60"].splitlines()[2:] == [
         "| the step b | 1 | 2 | 60 | 50.0 | 20.0 | - |",
         "| the step a | 2 | 2 | 60 ± 0 | 50.0 ± 0.0 | 31.0 ± 1.4 | 25.5 ± 0.7 |",
     ]
+
+
+def test_operations_are_those_of_five_forwards(tmp_path: Path) -> None:
+    row = {"parameters": 1_500_000, "million_multiplications": 20.0, "images_per_processor_second": 500.0}
+    (tmp_path / "speed.json").write_text(json.dumps({"networks": {"a": row}}))
+    assert tables(tmp_path)["speed"].splitlines()[2:] == ["| a | 1.50 | 20 | 500 | 100 |"]
