@@ -61,8 +61,10 @@ class Rung:
 FAST = "cifar10-fast/fgsm-rs"
 SMALL = "cifar10-small/fgsm-rs"
 STRIDED = {"widths": [64, 128, 256], "stride": 2}
+WHITE: dict[str, Any] = {"whiten": True, "ridge": 5e-4}
+LEARNED: dict[str, Any] = {"whiten": False}
 SGD = {"optimizer": "sgd", "lr": 0.1, "average": 0.0}
-SHORT = {**SGD, "epochs": 1, "model_args": STRIDED}
+SHORT = {**SGD, "epochs": 1, "model_args": {**STRIDED, **WHITE}}
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "small of cifar10-small": ("small", {"blocks": [1, 1, 1], "widths": [32, 64, 128], "stem_stride": 2}),
     "fast 64-128-256, stride 2": ("fast", STRIDED),
@@ -73,8 +75,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "fast 64-256-256": ("fast", {"widths": [64, 256, 256]}),
     "preact-resnet18": ("preact-resnet18", {}),
 }
-MUON = {**SHORT, "optimizer": "muon", "lr": 0.05}
-HOURS = {**SGD, "lr": 0.1, "model_args": {"widths": [64, 256, 256], "stride": 1}, "epochs": 20}
+HOURS = {**SGD, "epochs": 20, "model_args": {"widths": [64, 256, 256], "stride": 1, **LEARNED}}
 WONG = Rung(
     "the PreActResNet-18 recipe of Wong et al., cut",
     "cifar10/fgsm-rs",
@@ -86,45 +87,49 @@ WONG = Rung(
         "method_args": {"label_smoothing": 0.0},
     },
 )
-NARROW = {"widths": [16, 32, 64], "stride": 2}
-STEM = {"whiten": False}
 
 
-def narrow(what: str, method: str = "fgsm-rs", stem: dict[str, Any] | None = None, **fields: Any) -> Rung:
+def narrow(what: str, model: dict[str, Any], method: str = "fgsm-rs", **fields: Any) -> Rung:
     """A step of the ladder of 15 seconds."""
-    return Rung(what, f"cifar10-fast/{method}", {**SHORT, "model_args": {**NARROW, **(stem or {})}, **fields})
+    model_args = {"widths": [16, 32, 64], "stride": 2, **model}
+    return Rung(what, f"cifar10-fast/{method}", {**SHORT, "model_args": model_args, **fields})
 
 
+MUON = {"optimizer": "muon", "lr": 0.05}
 LADDERS: dict[int, dict[str, Rung]] = {
     15: {
-        "whitened": narrow("SGD; first layer whitened"),
-        "learned": narrow("SGD; first layer learned", stem=STEM),
-        "ridge": narrow("SGD; first layer whitened, ridge 0.01", stem={"ridge": 0.01}),
-        "n-fgsm": narrow("SGD; first layer whitened; N-FGSM", "n-fgsm"),
-        "learned-muon": narrow("Muon, rate 0.05; first layer learned", stem=STEM, optimizer="muon", lr=0.05),
-        "learned-muon-0.02": narrow("Muon, rate 0.02; first layer learned", stem=STEM, optimizer="muon", lr=0.02),
-        "ridge-muon": narrow("Muon, rate 0.05; whitened, ridge 0.01", stem={"ridge": 0.01}, optimizer="muon", lr=0.05),
-        "unscaled": narrow("SGD; first layer learned; logits not scaled", stem={**STEM, "scale": 1.0}),
+        "small": Rung("`cifar10-small/fgsm-rs`", SMALL, {"epochs": 1, "samples": 11_500}),
+        "whitened": narrow("SGD; first layer whitened", WHITE),
+        "ridge": narrow("SGD; first layer whitened, ridge 0.01", {**WHITE, "ridge": 0.01}),
+        "n-fgsm": narrow("SGD; first layer whitened; N-FGSM", WHITE, "n-fgsm"),
+        "learned": narrow("SGD; first layer learned", LEARNED),
+        "unscaled": narrow("SGD; first layer learned; logits not scaled", {**LEARNED, "scale": 1.0}),
+        "ridge-muon": narrow("Muon, rate 0.05; whitened, ridge 0.01", {**WHITE, "ridge": 0.01}, **MUON),
+        "learned-muon": narrow("Muon, rate 0.05; first layer learned", LEARNED, **MUON),
+        "learned-muon-0.02": narrow("Muon, rate 0.02; first layer learned", LEARNED, **{**MUON, "lr": 0.02}),
+        "learned-muon-0.1": narrow("Muon, rate 0.1; first layer learned", LEARNED, **{**MUON, "lr": 0.1}),
+        "half-batch": narrow("Muon, rate 0.05; learned; batch 64", LEARNED, **MUON, batch_size=64),
+        "muon-n-fgsm": narrow("Muon, rate 0.05; learned; N-FGSM", LEARNED, "n-fgsm", **MUON),
+        "sdi-memory": narrow("Muon, rate 0.05; learned; remembered gradient", LEARNED, "sdi-memory", **MUON),
+        "ramp": narrow(
+            "Muon, rate 0.05; learned; epsilon rises over half of the run", LEARNED, **MUON, epsilon_ramp=0.5
+        ),
+        "average": narrow("Muon, rate 0.05; learned; average of weights, 0.98", LEARNED, **MUON, average=0.98),
     },
     60: {
         "small": Rung("`cifar10-small/fgsm-rs`", SMALL, {"epochs": 1}),
-        "fast-sgd": Rung("the fast network, stride 2, whitened, SGD", FAST, SHORT),
-        "muon": Rung("Muon, rate 0.05", FAST, MUON),
-        "learned-stem": Rung(
-            "Muon; first layer learned instead of whitened", FAST, {**MUON, "model_args": {**STRIDED, "whiten": False}}
+        "fast-sgd": Rung("SGD; first layer whitened", FAST, SHORT),
+        "muon": Rung(
+            "Muon, rate 0.05; first layer learned", FAST, {**SHORT, **MUON, "model_args": {**STRIDED, **LEARNED}}
         ),
-        "epsilon-ramp": Rung("Muon; epsilon rises over half of the run", FAST, {**MUON, "epsilon_ramp": 0.5}),
-        "average": Rung("Muon; average of weights, 0.99", FAST, {**MUON, "average": 0.99}),
-        "smoothing": Rung("Muon; label smoothing 0.2", FAST, {**MUON, "method_args": {"label_smoothing": 0.2}}),
-        "n-fgsm": Rung("Muon; N-FGSM", "cifar10-fast/n-fgsm", MUON),
-        "sdi-memory": Rung("Muon; remembered gradient", "cifar10-fast/sdi-memory", MUON),
         "wong": Rung(WONG.what, WONG.recipe, {**WONG.fields, "epochs": 1, "samples": 2400}),
     },
     7200: {
         "small": Rung("`cifar10-small/fgsm-rs`", SMALL, {"epochs": 100}),
         "wong": Rung(WONG.what, WONG.recipe, {**WONG.fields, "epochs": 5}),
-        "fast-sgd": Rung("the fast network, SGD", FAST, HOURS),
-        "muon": Rung("Muon, rate 0.05", FAST, {**HOURS, "optimizer": "muon", "lr": 0.05}),
+        "sgd": Rung("SGD; first layer learned", FAST, HOURS),
+        "muon": Rung("Muon, rate 0.05; first layer learned", FAST, {**HOURS, **MUON}),
+        "muon-n-fgsm": Rung("Muon, rate 0.05; first layer learned; N-FGSM", "cifar10-fast/n-fgsm", {**HOURS, **MUON}),
     },
 }
 

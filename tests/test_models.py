@@ -342,7 +342,7 @@ def test_a_smooth_activation_is_smooth() -> None:
 def test_the_first_layer_of_the_fast_network_whitens(digits: ImageSet) -> None:
     """Responses to patches are uncorrelated and, but for the ridge, of deviation 1; each has its opposite."""
     images = digits.tensors()[0][:300].float() / 255
-    network = FastNet(10, 1, widths=[4, 8], mean=[0.3], std=[0.5])
+    network = FastNet(10, 1, widths=[4, 8], whiten=True, mean=[0.3], std=[0.5])
     network.initialise_from(images)
     assert not network.patches.weight.requires_grad
     with torch.no_grad():

@@ -28,7 +28,7 @@ RECIPES = {
     "fgsm-rs": tiny(),
     "fgsm-sdi": tiny("fgsm-sdi", average=0.9, epsilon_ramp=0.3, optimizer="adam", lr=0.003),
     "free": tiny("free", method_args={"replays": 2}),
-    "muon": tiny(optimizer="muon", model="fast"),
+    "muon": tiny(optimizer="muon", model="fast", model_args={"widths": [4, 8], "whiten": True}),
 }
 
 

@@ -1,4 +1,4 @@
-"""A plain network for fast runs: a whitening first layer and a few groups of 3x3 convolutions."""
+"""A plain network for fast runs: patches, which may be whitened, and a few groups of 3x3 convolutions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Group(nn.Module):
 
 
 class FastNet(nn.Module):
-    """Whitened patches, groups of 3x3 convolutions, the largest value per channel, a linear layer.
+    """Patches, groups of 3x3 convolutions, the largest value per channel, a linear layer.
 
     After airbench (Jordan, arXiv 2404.00498), of which it keeps the shape and leaves out the initialisation by the
     identity and the batch-norm without weights.
@@ -42,7 +42,8 @@ class FastNet(nn.Module):
         depth: convolutions per group.
         patch: side p of the patches that the first layer reads, in pixels; it makes 2 C p^2 values of each.
         stride: distance of the patches; 2 quarters the cost of everything after them.
-        whiten: fix the first layer to the filters of ``initialise_from``; False trains it like any other.
+        whiten: fix the first layer to the filters of ``initialise_from``, as airbench does. Without much ``ridge`` they
+            answer to an adversary's noise more than to the image, and FGSM-RS collapses: see docs/fast.md.
         ridge: what is added to the eigenvalues when the filters are made, squared pixel fractions; airbench has 5e-4.
         scale: what the logits are multiplied by.
         act: activation name.
@@ -61,7 +62,7 @@ class FastNet(nn.Module):
         depth: int = 2,
         patch: int = 2,
         stride: int = 1,
-        whiten: bool = True,
+        whiten: bool = False,
         ridge: float = 5e-4,
         scale: float = 1 / 9,
         act: str = "relu",

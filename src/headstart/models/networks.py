@@ -38,7 +38,7 @@ MODELS: dict[str, ModelEntry] = {
         "two residual blocks of width 16 and 32, for the demo; widths, blocks and stem_stride can be set",
     ),
     "fast": ModelEntry(
-        FastNet, "whitened patches and six 3x3 convolutions, for short runs; widths, depth and stride can be set"
+        FastNet, "patches and six 3x3 convolutions, for short runs; widths, depth, stride and whiten can be set"
     ),
     "resnet18": ModelEntry(ResNet, "ResNet-18 with the 3x3 stem of CIFAR, 11.2 M parameters"),
     "resnet34": ModelEntry(functools.partial(ResNet, blocks=(3, 4, 6, 3)), "ResNet-34 with the 3x3 stem of CIFAR"),
