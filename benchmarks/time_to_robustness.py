@@ -95,7 +95,7 @@ def narrow(what: str, model: dict[str, Any], method: str = "fgsm-rs", **fields: 
     return Rung(what, f"cifar10-fast/{method}", {**SHORT, "model_args": model_args, **fields})
 
 
-MUON = {"optimizer": "muon", "lr": 0.05}
+MUON: dict[str, Any] = {"optimizer": "muon", "lr": 0.05}
 LADDERS: dict[int, dict[str, Rung]] = {
     15: {
         "small": Rung("`cifar10-small/fgsm-rs`", SMALL, {"epochs": 1, "samples": 11_500}),
