@@ -15,6 +15,7 @@ from statistics import mean
 
 import pytest
 import torch
+from benchmarks.time_to_robustness import tables
 from torch.utils.data import DataLoader, TensorDataset
 
 import headstart
@@ -181,6 +182,13 @@ def test_tables_of_all_methods_are_those_of_their_records(folder: Path) -> None:
     assert len(records) == len(list((folder / "records").iterdir()))
     assert shown[1] == markdown(records)
     assert rows == summary(records)["rows"]
+
+
+def test_tables_of_time_to_robustness_are_those_of_their_records() -> None:
+    """Every record and no other, under the mark of its ladder."""
+    text = (ROOT / "docs" / "fast.md").read_text()
+    made = tables(ROOT / "benchmarks" / "results" / "epyc2" / "time-to-robustness")
+    assert dict(re.findall(r"<!-- table (\w+) -->\n(.*?)<!-- /table -->", text, re.S)) == made
 
 
 # -- command lines ---------------------------------------------------------------------------------------------------

@@ -15,15 +15,18 @@ from torch import Tensor, nn
 
 from headstart.core.layers import output_layer
 from headstart.core.target import Target
+from headstart.data import ImageSet
 from headstart.data import load as data
 from headstart.errors import UserError
 from headstart.models import MODELS, build_model, check_network, normalization_of, normalized
+from headstart.models.fast_net import FastNet
 from headstart.training.train import train
 from tests.training.runs import tiny
 
 RAW: dict[str, Any] = {"mean": None, "std": None}
 NARROW: dict[str, dict[str, Any]] = {
     "small": {"widths": [4, 8]},
+    "fast": {"widths": [4, 8], "scale": 1.0},
     "resnet18": {"widths": [4, 4, 8, 8]},
     "resnet34": {"widths": [4, 4, 8, 8]},
     "resnet50": {"widths": [4, 4, 8, 8]},
@@ -275,7 +278,7 @@ def test_every_weight_takes_part(name: str) -> None:
     """A parameter without a gradient would also stop distributed training."""
     network = build_model(name, 10, 3, NARROW[name])
     network(torch.rand(4, 3, 16, 16)).logsumexp(1).sum().backward()
-    assert [n for n, p in network.named_parameters() if p.grad is None] == []
+    assert [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
 @pytest.mark.parametrize("name", ["resnet18", "preact-resnet18", "wide-resnet28-10", "imagenet-resnet50"])
@@ -334,6 +337,37 @@ def test_a_smooth_activation_is_smooth() -> None:
         (grad,) = torch.autograd.grad(network(x)[0, 0], x, create_graph=True)
         curvatures.append(bool(grad.requires_grad and torch.autograd.grad(grad.sum(), x)[0].any()))
     assert curvatures == [False, True]
+
+
+def test_the_first_layer_of_the_fast_network_whitens(digits: ImageSet) -> None:
+    """Responses to patches are uncorrelated and, but for the ridge, of deviation 1; each has its opposite."""
+    images = digits.tensors()[0][:300].float() / 255
+    network = FastNet(10, 1, widths=[4, 8], whiten=True, mean=[0.3], std=[0.5])
+    network.initialise_from(images)
+    assert not network.patches.weight.requires_grad
+    with torch.no_grad():
+        made = network.patches((images - 0.3) / 0.5).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(made[4:], -made[:4])
+    covariance = torch.cov(made[:4])
+    assert (covariance.diagonal() > 0.9).all()
+    torch.testing.assert_close(covariance, torch.diag(covariance.diagonal()), atol=1e-4, rtol=0)
+
+
+def test_a_first_layer_that_is_trained_is_not_set() -> None:
+    network = FastNet(10, widths=[4, 8], whiten=False)
+    before = network.patches.weight.clone()
+    network.initialise_from(torch.rand(4, 3, 16, 16))
+    assert network.patches.weight.requires_grad
+    assert torch.equal(network.patches.weight, before)
+
+
+def test_logits_of_the_fast_network_are_scaled() -> None:
+    torch.manual_seed(0)
+    network = FastNet(10, widths=[4, 8], scale=1.0).eval()
+    x = torch.rand(2, 3, 16, 16)
+    whole = network(x)
+    network.scale = 0.25
+    torch.testing.assert_close(network(x), whole / 4)
 
 
 def test_final_norm_can_be_left_out() -> None:

@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 
 from headstart.campaigns.bench import bench
+from headstart.campaigns.by_time import curve
 from headstart.errors import UserError
 from headstart.evaluation.evaluate import evaluate
 from headstart.methods.registry import build_method, methods
+from headstart.recipes.reader import load_recipe
 from headstart.recipes.recipe import Recipe
 from headstart.report.groups import PASSES
+from headstart.runs.folder import RunFolder
 from tests.helpers import info
 
 SHORT = {"epochs": 1, "max_steps": 6, "device": "cpu", "model_args": {"widths": [4, 8]}}
@@ -166,3 +169,58 @@ def test_second_names_are_the_same_method(name: str) -> None:
     assert str(first) == str(second)
     settings = [{k: v for k, v in vars(m).items() if isinstance(v, int | float)} for m in (first, second)]
     assert settings[0] == settings[1]
+
+
+# -- robustness by cost ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One method, two seeds, three epochs, with an average. Tests only read it."""
+    folder = tmp_path_factory.mktemp("timed")
+    short = {**SHORT, "epochs": 3, "max_steps": None, "samples": 300, "val_size": 44, "average": 0.5}
+    bench(["digits/fgsm-rs"], [0, 1], "fgsm", folder, n=40, overrides=short, time=True)
+    return folder
+
+
+def test_a_curve_has_a_point_for_every_epoch(timed: Path) -> None:
+    """The last is what the run ended with; costs grow, and are of updates alone."""
+    for seed in (0, 1):
+        stem = f"digits-fgsm-rs-{seed}"
+        points = json.loads((timed / "time" / f"{stem}.json").read_text())["points"]
+        assert [point["epoch"] for point in points] == [1, 2, 3]
+        assert points[0]["cpu_seconds"] < points[1]["cpu_seconds"] < points[2]["cpu_seconds"]
+        cost = json.loads((timed / "records" / f"{stem}.json").read_text())["cost"]
+        assert points[2]["cpu_seconds"] == pytest.approx(cost["training_processor_seconds"])
+        assert points[2]["seconds"] == pytest.approx(cost["seconds"])
+        assert cost["training_processor_seconds"] < cost["processor_seconds"]
+        last = evaluate(timed / "runs" / stem / "model-last.safetensors", suite="fgsm", n=40, seed=seed, progress=False)
+        assert (points[2]["clean"], points[2]["robust"]) == (last.clean, last.robust)
+
+
+def test_curves_are_drawn_and_tabled(timed: Path) -> None:
+    page = (timed / "table.html").read_text()
+    assert "Robustness by cost" in page
+    assert "processor seconds of training" in page
+    row = next(line for line in (timed / "time.md").read_text().splitlines() if line.startswith("| digits/fgsm-rs |"))
+    ends = [json.loads(path.read_text())["points"][2] for path in sorted((timed / "time").iterdir())]
+    mean = sum(point["robust"] for point in ends) / 2
+    assert row.split("|")[-2].strip() == f"{100 * mean:.1f}"
+
+
+def test_a_curve_goes_on_where_it_was_cut_off(timed: Path, tmp_path: Path) -> None:
+    shutil.copytree(timed, tmp_path / "bench")
+    path = tmp_path / "bench" / "time" / "digits-fgsm-rs-0.json"
+    record = json.loads(path.read_text())
+    kept = {**record["points"][0], "robust": 0.123}
+    path.write_text(json.dumps({**record, "points": [kept]}))
+    run = RunFolder(tmp_path / "bench" / "runs" / "digits-fgsm-rs-0")
+    made = curve(load_recipe(str(run.config)), run, path, "fgsm", 40)
+    assert made == [kept, *record["points"][1:]]
+    with pytest.raises(UserError, match="was made with other settings"):
+        curve(load_recipe(str(run.config)), run, path, "fgsm", 30)
+
+
+def test_a_run_without_checkpoints_of_its_epochs_has_no_curve(copied: Path) -> None:
+    with pytest.raises(UserError, match="kept no checkpoints of its epochs; train it again with keep 1"):
+        bench(["digits/fgsm"], [0], "fgsm", copied, n=40, overrides=SHORT, time=True)

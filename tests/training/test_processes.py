@@ -16,7 +16,8 @@ from headstart.runs.launch import launched, make_fabric
 from tests.training.runs import records, tiny
 
 FLAGS = (
-    "--epochs 6 --batch_size 256 --val_size 64 --seed 3 --model_args.widths [4,8] --average 0.9 --checkpoint_every 3"
+    "--epochs 6 --batch_size 256 --val_size 64 --seed 3 --average 0.9 --checkpoint_every 3 "
+    "--model fast --model_args.widths [4,8] --optimizer muon"
 )
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 SECONDS = 240

@@ -28,6 +28,7 @@ RECIPES = {
     "fgsm-rs": tiny(),
     "fgsm-sdi": tiny("fgsm-sdi", average=0.9, epsilon_ramp=0.3, optimizer="adam", lr=0.003),
     "free": tiny("free", method_args={"replays": 2}),
+    "muon": tiny(optimizer="muon", model="fast", model_args={"widths": [4, 8], "whiten": True}),
 }
 
 
@@ -217,7 +218,7 @@ def test_a_checkpoint_from_before_processor_time_was_counted_still_resumes(
     torch.save({name: part for name, part in state.items() if name != "optimizer"}, last)
     with pytest.raises(WeightsError, match=r"last\.pt belongs to another network or method: 'optimizer'"):
         train(tiny(), tmp_path, resume=True, data=digits, progress=False)
-    torch.save({name: part for name, part in state.items() if name != "processor_seconds"}, last)
+    torch.save({name: part for name, part in state.items() if name != "processor"}, last)
     train(tiny(), tmp_path, resume=True, data=digits, progress=False)
     assert records(tmp_path) == records(uninterrupted("fgsm-rs"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from headstart.data import ImageSet
 from headstart.errors import UserError
 from headstart.models import build_model
+from headstart.models.fast_net import FastNet
 from headstart.runs.checkpoint import load_state
 from headstart.runs.environment import not_deterministic
 from headstart.training.monitor import Monitor
@@ -132,3 +134,17 @@ def test_networks_that_do_not_fit_the_data_are_refused(tmp_path: Path, digits: I
     with pytest.raises(UserError, match="val_size is 300"):
         train(tiny(val_size=300), tmp_path / "run", data=digits, progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_fast_network_begins_with_what_it_was_shown(tmp_path: Path, digits: ImageSet) -> None:
+    """Whitened once, from the training part; then part of the weights like any other."""
+    fields: dict[str, Any] = {"model": "fast", "model_args": {"widths": [4, 8], "whiten": True}, "max_steps": 1}
+    recipe = tiny(**fields)
+    result = train(recipe, tmp_path / "run", data=digits, progress=False)
+    expected = build_model("fast", 10, 1, recipe.model_args)
+    assert isinstance(expected, FastNet)
+    expected.initialise_from(digits.split(recipe.val_size)[0].tensors()[0].float() / 255)
+    whitening = expected.state_dict()["patches.weight"]
+    assert torch.equal(result.model.state_dict()["patches.weight"], whitening)
+    again = train(tiny(**fields, weights=str(tmp_path / "run"), samples=100), tmp_path / "next", data=digits)
+    assert torch.equal(again.model.state_dict()["patches.weight"], whitening)

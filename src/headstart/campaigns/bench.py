@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from headstart.campaigns import by_time
 from headstart.campaigns.folders import BenchFolder
 from headstart.campaigns.tables import Record, write_tables
-from headstart.errors import SettingError, StorageError, unknown
+from headstart.errors import SettingError, StorageError
 from headstart.evaluation.evaluate import evaluate
-from headstart.evaluation.suites import SUITES
+from headstart.evaluation.suites import find_suite
 from headstart.recipes.reader import every_recipe, load_recipe
 from headstart.recipes.recipe import Recipe
 from headstart.runs.files import write_text
@@ -34,6 +35,7 @@ def bench(
     *,
     n: int | None = None,
     last: bool = False,
+    time: bool = False,
     overrides: dict[str, Any] | None = None,
 ) -> str:
     """Train every recipe with every seed, evaluate the selected network, and return the table as Markdown.
@@ -47,17 +49,24 @@ def bench(
         suite: what robust accuracy is measured with; the columns FGSM and PGD-20 come from suite ``light``.
         n: only the first n test images.
         last: evaluate the weights that training ended with, too.
+        time: keep every epoch's checkpoint, attack each with the suite, and add robustness by cost; see ``by_time``.
 
     Raises:
         UserError: a bad recipe or suite, no seed, or an ``out`` that holds runs or records of other settings.
     """
-    if suite not in SUITES:
-        raise unknown("suite", suite, SUITES)
+    find_suite(suite)
     folder = BenchFolder(out)
     if not recipes:
-        return write_tables(folder, stored_records(folder))
-    planned = plan(recipes, seeds, overrides or {})
-    records = []
+        return write_tables(folder, *stored(folder))
+    planned = plan(recipes, seeds, {**({"keep": by_time.ALL} if time else {}), **(overrides or {})})
+    return write_tables(folder, *measure_all(folder, planned, suite, n, last, time))
+
+
+def measure_all(
+    folder: BenchFolder, planned: list[tuple[str, Recipe]], suite: str, n: int | None, last: bool, time: bool
+) -> tuple[list[Record], list[Record]]:
+    """The records of all runs, and their curves if asked for, as ``bench`` has them."""
+    records, curves = [], []
     for i, (name, recipe) in enumerate(planned, 1):
         stem = f"{name.replace('/', '-').removesuffix('.yaml')}-{recipe.seed}"
         if not folder.record(stem).exists():
@@ -65,11 +74,14 @@ def bench(
             measured = measure(name, recipe, suite, folder.run(stem), n, last)
             write_text(folder.record(stem), json.dumps(measured, indent=2) + "\n")
         records.append(read_record(folder.record(stem), recipe, suite, n, last))
-    return write_tables(folder, records)
+        if time:
+            points = by_time.curve(recipe, RunFolder(folder.run(stem)), folder.curve(stem), suite, n)
+            curves.append({"recipe": name, "seed": recipe.seed, "points": points})
+    return records, curves
 
 
-def stored_records(folder: BenchFolder) -> list[Record]:
-    """All records of a bench.
+def stored(folder: BenchFolder) -> tuple[list[Record], list[Record]]:
+    """All records of a bench, and the curves of those runs that have one.
 
     Raises:
         SettingError: there are none.
@@ -77,7 +89,13 @@ def stored_records(folder: BenchFolder) -> list[Record]:
     paths = sorted(folder.record("x").parent.glob("*.json"))
     if not paths:
         raise SettingError(f"nothing to train, and no records in {folder.path}: give a recipe, such as digits/fgsm-sdi")
-    return [json.loads(path.read_text()) for path in paths]
+    records = [json.loads(path.read_text()) for path in paths]
+    curves = [
+        {"recipe": record["recipe_name"], "seed": record["seed"], "points": json.loads(curve.read_text())["points"]}
+        for record, path in zip(records, paths, strict=True)
+        if (curve := folder.curve(path.stem)).exists()
+    ]
+    return records, curves
 
 
 def plan(recipes: Sequence[str], seeds: Sequence[int], overrides: dict[str, Any]) -> list[tuple[str, Recipe]]:
@@ -114,6 +132,7 @@ def read_record(path: Path, recipe: Recipe, suite: str, n: int | None, last: boo
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"{path} is not a record of a bench; delete it, and it is measured again") from error
     wanted = json.loads(json.dumps(asdict(recipe))) | {"suite": suite, "n": n}
+    del wanted["keep"]  # what is kept of a run changes nothing in it
     for key, value in wanted.items():
         if found.get(key, value) != value:  # a field that did not exist yet had its default
             raise StorageError(

@@ -26,10 +26,19 @@ class BenchFolder:
         """The folder of one run."""
         return self.path / "runs" / stem
 
+    def curve(self, stem: str) -> Path:
+        """What was measured of the checkpoints of one run."""
+        return self.path / "time" / f"{stem}.json"
+
     @property
     def table(self) -> Path:
         """The table as Markdown."""
         return self.path / "table.md"
+
+    @property
+    def time(self) -> Path:
+        """The table of robustness by cost as Markdown."""
+        return self.path / "time.md"
 
     @property
     def summary(self) -> Path:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from headstart.campaigns import by_time
 from headstart.campaigns.folders import BenchFolder
 from headstart.evaluation.paired import Paired, paired
 from headstart.report import bench_page
@@ -19,10 +20,15 @@ Record: TypeAlias = dict[str, Any]
 COLUMNS = ("clean", "fgsm", "pgd-20", "robust", "seconds", "cpu_seconds")
 
 
-def write_tables(folder: BenchFolder, records: Sequence[Record]) -> str:
-    """Write the table in its three forms; the Markdown."""
+def write_tables(folder: BenchFolder, records: Sequence[Record], curves: list[Record]) -> str:
+    """Write the table in its three forms, and that of the curves if there are any; the Markdown."""
     table, summarised = markdown(records), summary(records)
     write_text(folder.table, table)
+    if curves:
+        summarised["by_time"] = curves
+        by_cost = by_time.markdown(curves, summarised["cost"])
+        write_text(folder.time, by_cost)
+        table += "\n" + by_cost
     write_text(folder.summary, json.dumps(summarised, indent=1) + "\n")
     write_text(folder.page, bench_page(summarised))
     return table

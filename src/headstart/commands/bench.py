@@ -22,6 +22,11 @@ def add_arguments(sub: ArgumentParser) -> None:
     sub.add_argument("--n", type=Optional[int], default=None, help="only the first n test images")
     sub.add_argument("--last", action="store_true", help="evaluate the weights that training ended with, too")
     sub.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder; records that exist are kept")
+    sub.add_argument(
+        "--time",
+        action="store_true",
+        help="attack every epoch's checkpoint too, and draw robustness against seconds of training",
+    )
     sub.add_argument("--set", type=dict[str, Any], default={}, help="recipe fields for all, such as --set.epochs 5")
 
 
@@ -29,6 +34,6 @@ def run(options: Namespace) -> int:
     """Run it; the exit code."""
     from headstart.campaigns.bench import bench
 
-    how = {"n": options.n, "last": options.last, "overrides": dict(options.set)}
+    how = {"n": options.n, "last": options.last, "time": options.time, "overrides": dict(options.set)}
     print(bench(options.recipes or [], options.seeds, options.suite, options.out, **how))
     return 0

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from headstart.core.modes import evaluating
 from headstart.errors import SettingError, WeightsError, unknown
 from headstart.models.external import EXTERNAL, IMAGENET_MEAN, IMAGENET_STD, build_external
+from headstart.models.fast_net import FastNet
 from headstart.models.normalize import normalization_of, normalized
 from headstart.models.preact_resnet import PreActResNet
 from headstart.models.resnet import Bottleneck, ResNet
@@ -35,6 +36,9 @@ MODELS: dict[str, ModelEntry] = {
     "small": ModelEntry(
         functools.partial(ResNet, blocks=(1, 1), widths=(16, 32)),
         "two residual blocks of width 16 and 32, for the demo; widths, blocks and stem_stride can be set",
+    ),
+    "fast": ModelEntry(
+        FastNet, "patches and six 3x3 convolutions, for short runs; widths, depth, stride and whiten can be set"
     ),
     "resnet18": ModelEntry(ResNet, "ResNet-18 with the 3x3 stem of CIFAR, 11.2 M parameters"),
     "resnet34": ModelEntry(functools.partial(ResNet, blocks=(3, 4, 6, 3)), "ResNet-34 with the 3x3 stem of CIFAR"),

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias, cast
 from headstart.errors import SettingError
 from headstart.fields import above, at_least, at_most, below, check_fields, pixel_fraction
 
-Optimizer = Literal["sgd", "adam", "adamw"]
+Optimizer = Literal["sgd", "adam", "adamw", "muon"]
 Schedule = Literal["one-cycle", "triangular", "multi-step", "constant"]
 Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -51,9 +51,9 @@ class Recipe:
         samples: train on the first so many images alone, the validation part among them; null for all.
         val_size: images held out of the training set for choosing the checkpoint.
         validation: which images those are, random ones (the same for every seed) or the last of the training set.
-        optimizer: rule of the weight update.
+        optimizer: rule of the weight update; muon orthogonalises the steps of filters and matrices.
         lr: peak learning rate.
-        momentum: momentum of SGD.
+        momentum: momentum of SGD and Muon.
         weight_decay: weight decay, on every parameter.
         schedule: learning rate over the run.
         schedule_by: step the schedule at every update, or at the end of every epoch.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headstart.report import plots
+from headstart.report.by_time import AXES, at_budgets, drawn
 from headstart.report.colours import colour
 from headstart.report.numbers import Spread, budget, percent, spread
 from headstart.report.reading import Json
@@ -47,8 +48,16 @@ def bench_page(summary: Json) -> str:
         symbols=list(zip(plots.LADDER_SYMBOLS, measures, strict=True)),
         ladder=_ladder(rows, measures),
         cost=_cost(rows, suite, summary["cost"]),
+        by_time=_by_time(summary.get("by_time", []), suite, summary["cost"]),
         rows=rows,
     )
+
+
+def _by_time(curves: list[Json], suite: str, cost: str) -> Json | None:
+    """Figure and table of the runs' checkpoints, if they were measured."""
+    if not curves:
+        return None
+    return {"figure": drawn(curves, cost, suite), "table": at_budgets(curves, cost), "axis": AXES[cost]}
 
 
 def _rows(rows: list[Json]) -> list[Row]:

@@ -62,7 +62,8 @@ class Stopwatch:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.seconds: dict[str, float] = {}
-        self.processor_seconds = 0.0
+        self.processor: dict[str, float] = {}
+        """Those of the processor, of all threads, by the same."""
         self._counted: str | None = None
         self._since = self._processor_since = 0.0
 
@@ -76,11 +77,17 @@ class Stopwatch:
         finally:
             self._switch(outer)
 
+    @property
+    def processor_seconds(self) -> float:
+        """Those of the processor in all of it."""
+        return sum(self.processor.values())
+
     def _switch(self, what: str | None) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         now, processor = time.perf_counter(), time.process_time()
         if self._counted:
             self.seconds[self._counted] = self.seconds.get(self._counted, 0.0) + now - self._since
-            self.processor_seconds += processor - self._processor_since
+            spent = processor - self._processor_since
+            self.processor[self._counted] = self.processor.get(self._counted, 0.0) + spent
         self._counted, self._since, self._processor_since = what, now, processor

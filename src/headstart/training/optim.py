@@ -11,10 +11,13 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, OneCycl
 
 from headstart.errors import SettingError
 from headstart.recipes.recipe import Recipe
+from headstart.training.muon import Muon
 
 
 def make_optimizer(recipe: Recipe, module: nn.Module) -> Optimizer:
-    """The recipe's optimiser, fused: one kernel per update where the device has it."""
+    """The recipe's optimiser, fused where torch has it so: one kernel per update where the device has it."""
+    if recipe.optimizer == "muon":
+        return Muon(module, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
     parameters = [p for p in module.parameters() if p.requires_grad]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(

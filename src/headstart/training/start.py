@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from headstart.data import TrainingSet
+from headstart.data import ImageSet, TrainingSet
 from headstart.errors import WeightsError
 from headstart.models import build_model, normalization_of, normalized
 from headstart.models.weights import agree, in_words, load_into
@@ -16,14 +16,20 @@ from headstart.runs.classifier import read_weights
 
 log = logging.getLogger(__name__)
 
+SHOWN = 5000  # images from which a network may take its first weights
+
 
 def network_for(
-    recipe: Recipe, network: nn.Module | None, data: TrainingSet, *, resumed: bool
+    recipe: Recipe, network: nn.Module | None, data: TrainingSet, held_out: ImageSet, *, resumed: bool
 ) -> tuple[Recipe, nn.Module]:
     """The network of a recipe, and that recipe, resolved; see ``start_from`` where the recipe begins with weights.
 
+    A fresh network by name that has a method ``initialise_from`` is shown ``SHOWN`` images, (B, C, H, W) in [0, 1]: of
+    the training part, or of the other where that is streamed. What it makes of them belongs into its state dict.
+
     Args:
         network: default the recipe's by name.
+        held_out: the validation part.
         resumed: its weights will be those of a checkpoint.
     """
     classes, channels = len(data.classes), data.shape[0]
@@ -31,6 +37,9 @@ def network_for(
         return start_from(recipe, network, classes, channels)
     if network is None:
         network = build_model(recipe.model, classes, channels, recipe.model_args)
+        if callable(initialise := getattr(network, "initialise_from", None)) and not resumed:
+            shown = data if isinstance(data, ImageSet) else held_out
+            initialise(shown.tensors()[0][:SHOWN].float() / 255)
     return recipe, network
 
 

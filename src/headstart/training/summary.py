@@ -42,8 +42,8 @@ def origin_of(learner: Learner, classes: Sequence[str], channels: int, row: dict
 
 
 def cost_of(learner: Learner, clock: Clock, stopwatch: Stopwatch) -> dict[str, float]:
-    """Seconds of updates, of validation, of the guard, and of this process's threads in all of them; images per
-    second, passes, peak memory on a GPU.
+    """Seconds of updates, of validation and of the guard; of this process's threads in all of them, and in updates
+    alone; images per second, passes, peak memory on a GPU.
     """
     seconds = {kind: stopwatch.seconds.get(kind, 0.0) for kind in ("training", "validation", "guard")}
     images = clock.update / learner.method.replays * learner.recipe.batch_size
@@ -53,6 +53,7 @@ def cost_of(learner: Learner, clock: Clock, stopwatch: Stopwatch) -> dict[str, f
         "validation_seconds": seconds["validation"],
         "guard_seconds": seconds["guard"],
         "processor_seconds": stopwatch.processor_seconds,
+        "training_processor_seconds": stopwatch.processor.get("training", 0.0),
         "images_per_second": images / seconds["training"] if seconds["training"] else 0.0,
         **asdict(learner.target.passes),
         "updates": clock.update,

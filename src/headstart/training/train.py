@@ -75,7 +75,7 @@ def train(
         torch.manual_seed(recipe.seed)
         train_set, val_set = load_parts(recipe, data)
         state = folder.load() if resume else None
-        recipe, network = network_for(recipe, model, train_set, resumed=state is not None)
+        recipe, network = network_for(recipe, model, train_set, val_set, resumed=state is not None)
         trainer = Trainer(recipe, folder, fabric, network, train_set, val_set)
         if progress:
             sizes = f"{len(train_set)} images to train on, {len(val_set)} to choose the checkpoint by"
@@ -254,7 +254,7 @@ class Trainer:
             "metrics": Attribute(self, "metrics"),
             "best": Attribute(self, "best"),
             "seconds": Attribute(self.stopwatch, "seconds"),
-            "processor_seconds": Attribute(self.stopwatch, "processor_seconds"),
+            "processor": Attribute(self.stopwatch, "processor"),
         }
 
     def state_dict(self) -> dict[str, Any]:

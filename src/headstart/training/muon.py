@@ -1,0 +1,72 @@
+"""Muon: momentum whose matrices are orthogonalised before the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from headstart.core.layers import output_layer
+
+QUINTIC = (3.4445, -4.7750, 2.0315)  # of Jordan et al.: steepest at 0, so that few iterations do
+ITERATIONS = 3  # as in airbench
+
+
+class Muon(Optimizer):
+    """Muon for filters and matrices, SGD for all else, both with Nesterov momentum and decoupled weight decay.
+
+    m <- mu m + (1 - mu) g; u = (1 - mu) g + mu m; w <- (1 - lr wd) w - lr s O(u). O sets the singular values of u,
+    as a matrix with a row per output, to about 1, and s = sqrt(max(1, rows / columns)). Without matrix O is
+    u / (1 - mu), as in SGD. After Jordan et al., "Muon", 2024. ``torch.optim.Muon`` takes no convolutions.
+
+    Args:
+        module: whose parameters are trained. Matrices are its weights of two and of four dimensions, but those of the
+            output layer.
+        lr, momentum, weight_decay: of both groups.
+    """
+
+    def __init__(self, module: nn.Module, lr: float, *, momentum: float, weight_decay: float) -> None:
+        trained = [p for p in module.parameters() if p.requires_grad]
+        found = output_layer(module)
+        output = found[1].weight if found else None
+        matrices = [p for p in trained if p.dim() in (2, 4) and p is not output]
+        others = [p for p in trained if not any(p is m for m in matrices)]
+        groups = [{"params": matrices, "orthogonal": True}, {"params": others, "orthogonal": False}]
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__([group for group in groups if group["params"]], defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Move every parameter that has a gradient. Nothing in here waits for the device."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._move(p, p.grad, group)
+
+    def _move(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        lr, momentum = group["lr"], group["momentum"]  # the rate is a tensor where updates are recorded
+        if "momentum" not in self.state[p]:
+            self.state[p]["momentum"] = torch.zeros_like(p)
+        mean = self.state[p]["momentum"].lerp_(grad, 1 - momentum)
+        step = grad.lerp(mean, momentum)
+        p.mul_(1 - lr * group["weight_decay"])
+        if group["orthogonal"]:
+            step = orthogonalised(step.flatten(1)).view(p.shape).to(p.dtype) * max(1, len(p) / p[0].numel()) ** 0.5
+        else:
+            step = step / (1 - momentum)
+        p.sub_(step * lr)
+
+
+def orthogonalised(matrix: Tensor) -> Tensor:
+    """A matrix (M, N) with its singular values at about 1, in bfloat16: Newton-Schulz iterations on it, normalised."""
+    a, b, c = QUINTIC
+    x = matrix.bfloat16()
+    x = x.T if matrix.shape[0] > matrix.shape[1] else x
+    x = x / x.norm().clamp_min(1e-7)
+    for _ in range(ITERATIONS):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if matrix.shape[0] > matrix.shape[1] else x

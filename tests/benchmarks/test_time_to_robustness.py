@@ -1,0 +1,54 @@
+"""Time to robustness: steps are recipes, records are kept, and the table says what they say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks.time_to_robustness import LADDERS, tables
+
+from headstart.models import build_model
+from headstart.recipes.reader import load_recipe
+
+
+@pytest.mark.parametrize(("budget", "step"), [(budget, step) for budget, rungs in LADDERS.items() for step in rungs])
+def test_a_step_is_a_recipe(budget: int, step: str) -> None:
+    rung = LADDERS[budget][step]
+    recipe = load_recipe(rung.recipe, **rung.fields)
+    build_model(recipe.model, 10, 3, recipe.model_args)
+    assert rung.recipe == "cifar10-small/fgsm-rs" or recipe.precision == "bf16"
+    assert recipe.schedule == "triangular"
+
+
+def record(step: str, seed: int, pgd: float, autoattack: float | None = None) -> dict[str, Any]:
+    return {
+        "budget": 60,
+        "step": step,
+        "what": f"the step {step}",
+        "seed": seed,
+        "processor_seconds": 60.4,
+        "clean": 0.5,
+        "pgd-20": pgd,
+        "images": 500,
+        "autoattack": autoattack,
+        "recipe": {"epochs": 2, "samples": None},
+    }
+
+
+def test_the_table_has_a_row_for_every_step(tmp_path: Path) -> None:
+    (tmp_path / "steps").mkdir()
+    made = [record("a", 0, 0.3, 0.25), record("a", 1, 0.32, 0.26), record("b", 0, 0.2)]
+    for i, content in enumerate(made):
+        (tmp_path / "steps" / f"{i}.json").write_text(json.dumps(content))
+    assert tables(tmp_path)["60"].splitlines()[2:] == [
+        "| the step b | 1 | 2 | 60 | 50.0 | 20.0 | - |",
+        "| the step a | 2 | 2 | 60 ± 0 | 50.0 ± 0.0 | 31.0 ± 1.4 | 25.5 ± 0.7 |",
+    ]
+
+
+def test_operations_are_those_of_five_forwards(tmp_path: Path) -> None:
+    row = {"parameters": 1_500_000, "million_multiplications": 20.0, "images_per_processor_second": 500.0}
+    (tmp_path / "speed.json").write_text(json.dumps({"networks": {"a": row}}))
+    assert tables(tmp_path)["speed"].splitlines()[2:] == ["| a | 1.50 | 20 | 500 | 100 |"]
