@@ -12,10 +12,12 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import pytest
 import torch
 from benchmarks.time_to_robustness import tables
+from safetensors.torch import load_file
 from torch.utils.data import DataLoader, TensorDataset
 
 import headstart
@@ -57,7 +59,7 @@ PYTHON_RUN_IN = {  # the test that runs the Python blocks of a page, and how man
     "evaluation.md": (3, "tests/evaluation/test_guide.py"),
     "others.md": (1, "tests/test_stranger.py"),
     "start.md": (1, "tests/test_stranger.py"),
-    "your-own.md": (4, "tests/test_docs.py"),
+    "your-own.md": (5, "tests/test_docs.py"),
 }
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -287,7 +289,7 @@ def test_your_own_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 def test_your_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The page's network, from its file and from Python; its weights in a plain module."""
     section = (ROOT / "docs" / "your-own.md").read_text().split("\n## Your own network\n")[1]
-    module, in_python, export = [code for language, code in BLOCK.findall(section) if language == "python"]
+    module, in_python, loop, examples = [code for language, code in BLOCK.findall(section) if language == "python"]
     (tmp_path / "my_net.py").write_text(module)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -296,9 +298,12 @@ def test_your_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert main([*command[1].split(), "--max_steps", "2", "--device", "cpu"]) == 0
     exec(in_python.replace("epochs=10", "max_steps=2, progress=False, device='cpu'"), {})
     assert 0 <= float(capsys.readouterr().out.split()[-1]) <= 1
-    exec(export, {})
-    network = importlib.import_module("my_net").Net(10, 24)
-    network.load_state_dict(torch.load("weights.pt", weights_only=True))
+    exec(loop, {})
+    names: dict[str, Any] = {}
+    exec(examples, names)
+    assert 0 < (names["x_adv"] - names["x"]).abs().max() <= 8 / 255 + 1e-6
+    weights = load_file(re.findall(r"runs/\S+", command[1])[0] + "/model.safetensors")
+    importlib.import_module("my_net").Net(10, 24).load_state_dict(weights)  # plain, without this library
 
 
 def test_the_guides_method(guides_method: MethodEntry) -> None:

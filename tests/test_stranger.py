@@ -71,7 +71,7 @@ def test_every_command_of_the_page_works(sitting: tuple[Path, Hub, dict[str, tup
     _, _, results = sitting
     assert {line: err for line, (code, _, err) in results.items() if code} == {}
     said = [line.split()[0] for line in results]
-    sitting_down = ["train", "train", "evaluate", "evaluate", "compare", "report", "push", "pull", "evaluate"]
+    sitting_down = ["train", "train", "evaluate", "evaluate", "compare", "report", "export", "push", "pull", "evaluate"]
     assert said[: len(sitting_down)] == sitting_down
     assert set(said[len(sitting_down) :]) == {"train", "evaluate", "sweep"}
     assert len(said) >= len(sitting_down) + 6
@@ -85,6 +85,7 @@ def test_what_the_stranger_has_in_the_end(sitting: tuple[Path, Hub, dict[str, tu
         "what was published is what was trained"
     )
     assert hub.files("me/net").keys() >= {"model.safetensors", "config.yaml", "evaluation.json", "README.md"}
+    assert (folder / "runs/sdi/sdi.onnx").stat().st_size > 1000
     page = (folder / "report.html").read_text()
     assert "fgsm-sdi" in page
     assert "fgsm" in page

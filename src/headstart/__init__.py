@@ -11,6 +11,7 @@ __all__ = [
     "DataError",
     "Diverged",
     "Evaluation",
+    "Indexed",
     "LostProcess",
     "OutOfMemory",
     "Recipe",
@@ -20,8 +21,10 @@ __all__ = [
     "TrainResult",
     "UserError",
     "WeightsError",
+    "attack",
     "attacks",
     "evaluate",
+    "export",
     "load_classifier",
     "load_method",
     "load_recipe",
@@ -33,6 +36,7 @@ __all__ = [
 if TYPE_CHECKING:
     from headstart import attacks
     from headstart.api import evaluate, load_method, train
+    from headstart.data.indexed import Indexed
     from headstart.errors import (
         DataError,
         Diverged,
@@ -44,16 +48,19 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from headstart.evaluation.compare import Comparison
+    from headstart.evaluation.examples import attack
     from headstart.evaluation.result import Evaluation
     from headstart.evaluation.sweep import Sweep
     from headstart.recipes.reader import load_recipe
     from headstart.recipes.recipe import Recipe
     from headstart.runs.classifier import load_classifier
+    from headstart.runs.export import export
     from headstart.runs.hub import pull, push
     from headstart.training.train import TrainResult
 
 _HOMES = {
     "headstart.api": ("evaluate", "load_method", "train"),
+    "headstart.data.indexed": ("Indexed",),
     "headstart.errors": (
         "DataError",
         "Diverged",
@@ -65,11 +72,13 @@ _HOMES = {
         "WeightsError",
     ),
     "headstart.evaluation.compare": ("Comparison",),
+    "headstart.evaluation.examples": ("attack",),
     "headstart.evaluation.result": ("Evaluation",),
     "headstart.evaluation.sweep": ("Sweep",),
     "headstart.recipes.reader": ("load_recipe",),
     "headstart.recipes.recipe": ("Recipe",),
     "headstart.runs.classifier": ("load_classifier",),
+    "headstart.runs.export": ("export",),
     "headstart.runs.hub": ("pull", "push"),
     "headstart.training.train": ("TrainResult",),
 }

@@ -61,7 +61,7 @@ def test_the_core_needs_no_package_of_an_extra(wheel: zipfile.ZipFile) -> None:
 
 # -- installed in an empty environment -------------------------------------------------------------------------------
 
-EXTRAS = {"data", "evaluate", "report", "hub", "logging", "vision"}
+EXTRAS = {"data", "evaluate", "report", "export", "hub", "logging", "vision"}
 COMMANDS = """
 import contextlib, io, json, sys
 from headstart.commands.main import main
@@ -80,6 +80,7 @@ ABSENT = {  # what each extra is for, asked for without it
     "data": "train digits/fgsm --out none",
     "evaluate": "evaluate run --suite standard --device cpu",
     "report": "report run",
+    "export": "export run --to onnx",
     "hub": "push run me/net",
     "vision": f"train cifar10/fgsm --out none {PICTURES} --model timm:resnet18",
 }

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from jsonargparse import ArgumentParser
 
-from headstart.commands import bench, compare, demo, evaluate, list, pull, push, report, sweep, train
+from headstart.commands import bench, compare, demo, evaluate, export, list, pull, push, report, sweep, train
 from headstart.commands.flags import Help
 from headstart.errors import LostProcess, SettingError, UserError, unknown
 from headstart.fields import describe
@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "compare": (compare, "two models on the same images: is one more robust?"),
     "bench": (bench, "recipes x seeds, resumable, with mean and deviation"),
     "report": (report, "one self-contained page over runs"),
+    "export": (export, "a trained network as ONNX, TorchScript, a state dict or RobustBench's files"),
     "push": (push, "upload a run to the Hugging Face hub, with a card"),
     "pull": (pull, "download a run from the Hugging Face hub"),
     "list": (list, "methods, recipes, datasets, models, attacks, suites"),
