@@ -75,7 +75,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "fast 64-256-256": ("fast", {"widths": [64, 256, 256]}),
     "preact-resnet18": ("preact-resnet18", {}),
 }
-HOURS = {**SGD, "epochs": 20, "model_args": {"widths": [64, 256, 256], "stride": 1, **LEARNED}}
+HOURS = {**SGD, "epochs": 18, "model_args": {"widths": [64, 256, 256], "stride": 1, **LEARNED}}
 WONG = Rung(
     "the PreActResNet-18 recipe of Wong et al., cut",
     "cifar10/fgsm-rs",
