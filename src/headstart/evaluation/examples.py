@@ -35,8 +35,7 @@ def attack(
         model: from fp32 images (B, C, H, W) in [0, 1] to logits (B, K), on the device to attack on.
         x: images (N, C, H, W), uint8 or floats in [0, 1]; ``y``: labels (N,), int64.
         epsilon: pixel fraction; may be written "8/255". ``norm``: linf or l2.
-        seed: of the attack's random numbers.
-        batch_size: images attacked at once; default 1000 on CUDA and 250 elsewhere.
+        seed: of the attack's random numbers. ``batch_size``: images at once; default 1000 on CUDA and 250 elsewhere.
 
     Returns:
         fp32 (N, C, H, W) in [0, 1], where ``x`` is.
@@ -46,8 +45,7 @@ def attack(
     """
     if name not in ATTACKS:
         raise unknown("attack", name, ATTACKS)
-    threat = ThreatModel(pixel_fraction(epsilon), norm)
-    device = device_of(model)
+    threat, device = ThreatModel(pixel_fraction(epsilon), norm), device_of(model)
     images = Images(x, y, device)
     size = batch_size or (CUDA_BATCH if device.type == "cuda" else CPU_BATCH)
     with ready(model, device), torch.random.fork_rng([device] if device.type == "cuda" else []):
