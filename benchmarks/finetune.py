@@ -61,15 +61,17 @@ def main() -> None:
     options = parser.parse_args()
     split(options.data, options.work)
     runs = {name: trained(name, options.work) for name in NETWORKS}
-    rows = [row(network, way, path, options.work) for network in runs for way, path in runs[network].items()]
-    record = {
+    record: dict[str, Any] = {
         "data": {"side": SIDE, "classes": {"pretraining": 40, "fine-tuning": 10}, "test_images": 500},
         "pretraining": [pretraining(network, options.work) for network in NETWORKS],
-        "rows": rows,
+        "rows": [],
         "environment": environment("cpu"),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    for network in NETWORKS:
+        for way, path in runs[network].items():
+            record["rows"].append(row(network, way, path, options.work))
+            options.out.write_text(json.dumps(record, indent=1) + "\n")
     print(markdown(record))
 
 
@@ -81,11 +83,13 @@ def split(data: Path, work: Path) -> None:
     for source, part in (("train", "train"), ("valid", "test")):
         (path,) = data.glob(f"{source}*.parquet")
         for i, line in enumerate(pq.read_table(path).to_pylist()):
-            image = Image.open(BytesIO(line["image"]["bytes"])).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
+            image = (
+                Image.open(BytesIO(line["image"]["bytes"])).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
+            )
             kind = "pretraining" if line["label"] % EVERY else "fine-tuning"
             folder = work / kind / part / f"class-{line['label']:02d}"
             folder.mkdir(parents=True, exist_ok=True)
-            image.save(folder / f"{i:05d}.png")
+            image.resize((SIDE, SIDE), Image.Resampling.BOX).save(folder / f"{i:05d}.png")
     done.touch()
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -43,38 +42,40 @@ def _forward(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
     return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
 
-def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Around the first run of a block, and around its second."""
-    return nullcontext(), _as_before(Before(block))
-
-
-class Before:
-    """How a block stands when it runs first."""
-
-    def __init__(self, block: nn.Module) -> None:
-        self.flags = _flags(block)
-        self.trained = {p: p.requires_grad for p in block.parameters()}
-        self.buffers = {key: buffer.clone() for key, buffer in _buffers(block).items()}
-        self.block = block
-
-
-@contextmanager
-def _as_before(before: Before) -> Iterator[None]:
-    flags, buffers = _flags(before.block), _buffers(before.block)
-    trained = {p: p.requires_grad for p in before.trained}
-    _set(before.flags, before.trained, before.buffers)
-    try:
-        yield
-    finally:
-        _set(flags, trained, buffers)
-
-
 Flags = dict[nn.Module, dict[str, bool]]
 Buffers = dict[tuple[nn.Module, str], Tensor]
 
 
+def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Around the first run of a block, and around those that repeat it."""
+    return nullcontext(), Repeating(block)
+
+
+class Repeating:
+    """Inside, a block stands as it did when this was made; afterwards, as it did before.
+
+    It may be entered again: a graph that is kept is walked more than once.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        self.block = block
+        buffers = {key: buffer.clone() for key, buffer in _buffers(block).items()}
+        self.first = self.now = (_flags(block), _trained(block), buffers)
+
+    def __enter__(self) -> None:
+        self.now = (_flags(self.block), _trained(self.block), _buffers(self.block))
+        _set(*self.first)
+
+    def __exit__(self, *_: object) -> None:
+        _set(*self.now)
+
+
 def _flags(block: nn.Module) -> Flags:
     return {layer: {key: vars(layer)[key] for key in FLAGS if key in vars(layer)} for layer in block.modules()}
+
+
+def _trained(block: nn.Module) -> dict[nn.Parameter, bool]:
+    return {p: p.requires_grad for p in block.parameters()}
 
 
 def _buffers(block: nn.Module) -> Buffers:

@@ -19,18 +19,27 @@ def output_layer(network: nn.Module) -> tuple[str, nn.Linear] | None:
     return (named[0], layers[named[0]]) if named else None
 
 
-def blocks(network: nn.Module, prefix: str = "") -> dict[str, nn.Module]:
+def blocks(network: nn.Module) -> dict[str, nn.Module]:
     """The layers that follow one another, by name and in their order.
 
-    They are the members with weights of the outermost ``Sequential`` and ``ModuleList`` that have several such.
+    They are the members with weights of the outermost ``Sequential`` and ``ModuleList``. One that wraps all of the
+    network in a single member is looked into.
     """
-    weighted = {name: child for name, child in network.named_children() if next(child.parameters(), None) is not None}
-    if isinstance(network, nn.Sequential | nn.ModuleList) and len(weighted) > 1:
-        return {prefix + name: child for name, child in weighted.items()}
+    return _blocks(network, "", _size(network))
+
+
+def _blocks(layer: nn.Module, prefix: str, whole: int) -> dict[str, nn.Module]:
+    weighted = {prefix + name: child for name, child in layer.named_children() if _size(child)}
+    if isinstance(layer, nn.Sequential | nn.ModuleList) and not any(_size(c) == whole for c in weighted.values()):
+        return weighted
     found: dict[str, nn.Module] = {}
     for name, child in weighted.items():
-        found |= blocks(child, f"{prefix}{name}.")
+        found |= _blocks(child, f"{name}.", whole)
     return found
+
+
+def _size(layer: nn.Module) -> int:
+    return sum(p.numel() for p in layer.parameters())
 
 
 def depths(network: nn.Module) -> dict[str, int]:
