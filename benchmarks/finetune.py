@@ -49,7 +49,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 SGD = {"optimizer": "sgd", "lr": 0.1, "weight_decay": 5e-4, "schedule": "one-cycle", "peak": 0.3}
 ADAMW = {"optimizer": "adamw", "lr": 2e-3, "weight_decay": 0.05, "schedule": "one-cycle", "peak": 0.2}
 SCRATCH = {"ResNet": SGD, "ViT": ADAMW}
-FINE_TUNING = {"ResNet": {"lr": 2e-3, "weight_decay": 5e-4}, "ViT": {"lr": 1e-3}}
+FINE_TUNING = {"ResNet": {"lr": 5e-3, "weight_decay": 5e-4}, "ViT": {"lr": 1e-3}}
 PRETRAINING_EPOCHS, EPOCHS = 10, 12
 
 
