@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 import subprocess
 import sys
 from io import BytesIO
@@ -13,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 import headstart
 from headstart.commands.main import main
@@ -79,14 +80,16 @@ def test_trains_and_is_evaluated(name: str, photographs: Path, tmp_path: Path) -
 def test_a_whole_vit_b_16_of_torchvision_in_a_loop() -> None:
     """86 million weights, whose checkpoints would cost more than the update."""
     network = build_model("torchvision:vit_b_16", CLASSES, args={"image_size": 32})
-    method = headstart.load_method("fgsm-rs", epsilon="4/255", classes=CLASSES, image_shape=(3, 32, 32), updates=1)
+    method = headstart.load_method("fgsm-rs", epsilon="4/255", classes=CLASSES, image_shape=(3, 32, 32), updates=2)
     torch.manual_seed(0)
     x, y = torch.rand(4, 3, 32, 32), torch.arange(4)
-    loss = method(network, x, y)
-    loss.backward()
-    torch.optim.SGD(network.parameters(), 0.01).step()
-    with torch.no_grad():
-        assert nn.functional.cross_entropy(network(method._pending.x + method._pending.delta), y) < loss  # type: ignore[union-attr]
+    optimizer, losses = torch.optim.SGD(network.parameters(), 0.01), []
+    for _ in range(2):
+        losses.append(method(network, x, y))
+        losses[-1].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[1] < losses[0]
     found = headstart.evaluate(network, data=(x, y), suite="fgsm", epsilon="4/255", device="cpu", progress=False)
     assert 0 <= found.robust <= found.clean <= 1
 
@@ -106,8 +109,9 @@ def test_weights_of_timm_with_a_new_head(photographs: Path, tmp_path: Path, caps
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (("--model_args", "{img_size: 60}"), r"model timm:vit_tiny_patch16_224: .*called with classes=4"),
-        (("--freeze", "[blocks.0, block.1]"), "no weights named 'block.1'; did you mean 'blocks.1'?"),
+        (("--model_args", "{img_size: 48}"), r"does not take images of shape \(3, 64, 64\), as in .* match model \(48\)"),
+        (("--model_args", "{image_size: 64}"), r"model timm:vit_tiny_patch16_224: .*'image_size'; called with classes=4"),
+        (("--freeze", "[blocks.0, block.1]"), r"no weights named 'block.1'; did you mean 'blocks.1'\?"),
         (("--freeze_batch_norm", "true"), "network timm:vit_tiny_patch16_224 has no batch-norm; leave it out"),
         (("--model", "timm:vit_tiny_patch61_224"), "did you mean timm:vit_tiny_patch16_224"),
         (("--checkpoint_activations", "true", "--compile", "true"), "does not go with compile"),
@@ -118,8 +122,7 @@ def test_what_does_not_work_is_one_line(
 ) -> None:
     assert train("timm:vit_tiny_patch16_224", photographs, tmp_path / "run", *more) == 2
     error = " ".join(capsys.readouterr().err.split())
-    assert said in error or __import__("re").search(said, error), error
-    assert "Traceback" not in error
+    assert re.fullmatch(rf"headstart: .*{said}.*", error), error
     assert not (tmp_path / "run").exists()
 
 
@@ -129,21 +132,22 @@ import torch
 from headstart.models import build_model
 build_model("torchvision:resnet18", 3)
 build_model("timm:resnet18", 3)
-schema = torch._C._get_schema("torchvision::nms", "")
-print([argument.name for argument in schema.arguments])
+print([argument.name for argument in torch._C._get_schema("torchvision::nms", "").arguments])
 """
-PROPER = """
-library = torch.library.Library("torchvision", "DEF")
-library.define("nms(Tensor a, Tensor b, float c) -> Tensor")
-library.define("qnms(Tensor a, Tensor b, float c) -> Tensor")
+THEIRS = """
+theirs = torch.library.Library("torchvision", "DEF")
+theirs.define("nms(Tensor a, Tensor b, float c) -> Tensor")
+theirs.define("qnms(Tensor a, Tensor b, float c) -> Tensor")
 """
 
 
 @pytest.mark.parametrize(
-    ("before", "names"), [("", "['dets', 'scores', 'iou_threshold']"), (PROPER, "['a', 'b', 'c']")], ids=["not", "own"]
+    ("before", "names"), [("", ["dets", "scores", "iou_threshold"]), (THEIRS, ["a", "b", "c"])], ids=["none", "theirs"]
 )
-def test_operators_that_are_there_are_not_declared_again(before: str, names: str) -> None:
-    """Whoever has torchvision's own operators keeps them; a second declaration would be an error of torch's."""
+def test_operators_are_declared_where_there_are_none(before: str, names: list[str]) -> None:
+    """Operators that are there stay as they are: torch refuses a second declaration."""
+    if before and importlib.import_module("torchvision").extension._has_ops():
+        pytest.skip("torchvision's own operators are there, and a stand-in for them is refused")
     done = subprocess.run([sys.executable, "-c", DECLARED.format(before=before)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == names
+    assert done.stdout.strip() == str(names)
