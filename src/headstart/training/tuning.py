@@ -60,7 +60,7 @@ def trained_parameters(network: nn.Module, recipe: Recipe) -> list[nn.Parameter]
     """What the optimiser moves: all that is not frozen, with ``layer_decay`` in a group for every depth.
 
     A group's rate is that of the recipe times ``layer_decay`` for every step between it and the output layer, as in
-    BEiT (Bao et al., ICLR 2022, section 3.1 there: layer-wise decay) and timm. The group with the full rate is first.
+    BEiT (Bao et al., ICLR 2022) and timm. The group with the highest rate is first.
 
     Raises:
         SettingError: all layers have one depth.
