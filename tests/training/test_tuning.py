@@ -244,7 +244,8 @@ def test_ascents_see_the_whole_network_and_descents_drop() -> None:
 
     assert torch.equal(gradient(), gradient())
     point = x.clone().requires_grad_()
-    features = F.batch_norm(module.conv(point), None, None, module.norm.weight, module.norm.bias, training=True)
+    weight, bias = module.norm.parameters()
+    features = F.batch_norm(module.conv(point), None, None, weight, bias, training=True)
     (expected,) = torch.autograd.grad(F.cross_entropy(module.linear(features.relu().mean((2, 3))), y), point)
     torch.testing.assert_close(gradient(), expected)
     assert torch.equal(target.through(x), target.through(x))

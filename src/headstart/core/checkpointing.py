@@ -31,7 +31,7 @@ def checkpoint_activations(network: nn.Module) -> None:
             "checkpoint_activations: the network has no blocks, layers of layers in a Sequential or ModuleList"
         )
     for block in found:
-        block.forward = functools.partial(_forward, block)  # type: ignore[method-assign]
+        block.forward = functools.partial(_forward, block)
 
 
 def _forward(block: nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -111,9 +111,9 @@ def _imported(package: str) -> ModuleType:
 @functools.cache
 def _declare_operators() -> torch.library.Library:
     """Kept by the cache: what a library declares goes when it does."""
-    library = torch.library.Library("torchvision", "DEF")
+    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for operator in ("nms", "qnms"):
-        library.define(operator + NMS)
+        library.define(operator + NMS)  # type: ignore[no-untyped-call]
     return library
 
 

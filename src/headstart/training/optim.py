@@ -77,8 +77,8 @@ def make_schedule(
 def _schedule(recipe: Recipe, optimizer: Optimizer, updates: int, updates_per_epoch: int, last: int) -> LRScheduler:
     if recipe.schedule == "one-cycle":
         cycled = recipe.cycle_momentum
-        top = [group["lr"] for group in optimizer.param_groups]
-        return OneCycleLR(optimizer, top, total_steps=last, pct_start=recipe.peak, cycle_momentum=cycled)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        return OneCycleLR(optimizer, rates, total_steps=last, pct_start=recipe.peak, cycle_momentum=cycled)
     if recipe.schedule == "multi-step":
         if late := [m for m in recipe.milestones if m >= recipe.epochs]:
             raise SettingError(
