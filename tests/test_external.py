@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import headstart
 from headstart.commands.main import main
@@ -104,6 +105,22 @@ def test_weights_of_timm_with_a_new_head(photographs: Path, tmp_path: Path, caps
     for key, weights in pretrained.state_dict().items():
         if not key.startswith("head."):
             torch.testing.assert_close(trained[key], weights, atol=1e-6, rtol=0)
+
+
+def test_pretrained_weights_are_fetched_once(photographs: Path, tmp_path: Path) -> None:
+    """What was trained is in the run: going on and evaluating need no network connection."""
+    name, file = "timm:vit_tiny_patch16_224", tmp_path / "timm.pth"
+    pretrained = build_model(name, 9, args=NETWORKS[name]).state_dict()
+    torch.save(pretrained, file)
+    fetched = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file), "num_classes": 9}}
+    more = ("--model_args", json.dumps(NETWORKS[name] | fetched), "--lr", "1e-9")
+    assert train(name, photographs, tmp_path / "run", *more) == 0
+    trained = load_file(tmp_path / "run" / "model.safetensors")
+    torch.testing.assert_close(trained["pos_embed"], pretrained["pos_embed"], atol=1e-6, rtol=0)
+    file.unlink()
+    assert train(name, photographs, tmp_path / "run", *more, "--max_steps", "3", "--resume") == 0
+    assert main(["evaluate", str(tmp_path / "run"), "--suite", "fgsm", "--device", "cpu", "--n", "8"]) == 0
+    assert train(name, photographs, tmp_path / "other", *more) == 2, "the file is gone, and asked for"
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,14 @@ def build_external(name: str, classes: int, channels: int, args: dict[str, Any])
         raise SettingError(f"model {name}: {' '.join(str(error).split())}; called with classes={classes}") from error
 
 
+FETCHING = {"timm": ("pretrained",), "torchvision": ("weights", "weights_backbone")}
+
+
+def without_fetching(name: str, args: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a network that will get its weights elsewhere: those that fetch pretrained ones left out."""
+    return {key: value for key, value in args.items() if key not in FETCHING.get(name.partition(":")[0], ())}
+
+
 Built = tuple[nn.Module, dict[str, Any]]
 
 
