@@ -14,11 +14,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file
 
 import headstart
 from headstart.commands.main import main
+from headstart.core import Target
+from headstart.core.checkpointing import checkpoint_activations
 from headstart.models import build_model, normalization_of
 from headstart.runs.classifier import load_classifier
 
@@ -76,6 +79,26 @@ def test_trains_and_is_evaluated(name: str, photographs: Path, tmp_path: Path) -
     found = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert 0 <= found["robust"] <= found["clean"] <= 1
     assert found["n"] == 8
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if "resnet" not in name])
+def test_dropping_networks_in_ascents_and_with_checkpointed_blocks(name: str) -> None:
+    """An ascent sees the whole network, a descent a part of it; blocks that run twice drop the same both times."""
+    drops = {"dropout": 0.5} if name.startswith("torchvision") else {"drop_path_rate": 0.5, "drop_rate": 0.5}
+    x, y = torch.rand(4, 3, SIDE, SIDE), torch.arange(4)
+    gradients = []
+    for checkpointed in (False, True):
+        torch.manual_seed(0)
+        network = build_model(name, CLASSES, args=NETWORKS[name] | drops).train()
+        if checkpointed:
+            checkpoint_activations(network)
+        target = Target(network, ascent_dropout=False)
+        one, other = (target.ascend(x, lambda z: F.cross_entropy(z, y))[0] for _ in range(2))
+        assert torch.equal(one, other)
+        assert not torch.equal(target.descend(x), target.descend(x))
+        F.cross_entropy(target.descend(x), y).backward()
+        gradients.append([p.grad for p in network.parameters()])
+    assert all(a.equal(b) for a, b in zip(*gradients, strict=True))
 
 
 def test_a_whole_vit_b_16_of_torchvision_in_a_loop() -> None:
