@@ -111,7 +111,7 @@ def _imported(package: str) -> ModuleType:
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise
-        log.info("torchvision's compiled operators are of another build of torch than %s: declared", torch.__version__)
+        log.info("torchvision's compiled operators do not fit torch %s; classifiers do without", torch.__version__)
         _declare_operators()
     return importlib.import_module(package)
 
