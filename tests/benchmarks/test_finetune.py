@@ -46,10 +46,12 @@ def test_the_guide_has_the_table_of_the_record() -> None:
 
 
 def test_times_of_the_record_are_equal() -> None:
-    """Within the rounding to whole epochs: a tenth."""
+    """Within the rounding to whole epochs and the noise of a shared machine."""
     rows = json.loads((ROOT / "benchmarks/results/epyc2/finetune.json").read_text())["rows"]
-    assert len(rows) == 6
-    for tuned, same, longer in (rows[:3], rows[3:]):
+    networks = {row["network"] for row in rows}
+    assert networks
+    for network in networks:
+        tuned, same, longer = (row for row in rows if row["network"] == network)
         assert tuned["updates"] == same["updates"]
         whole = tuned["processor_seconds"] + tuned["pretraining_processor_seconds"]
         assert longer["processor_seconds"] == pytest.approx(whole, rel=0.15)
