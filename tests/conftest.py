@@ -22,6 +22,7 @@ SLOW = {
     "test_compile",
     "test_cr",
     "test_cross_checks",
+    "test_external",
     "test_hub",
     "test_main",
     "test_public",

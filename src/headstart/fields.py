@@ -19,6 +19,7 @@ KINDS: dict[type, str] = {
     dict: "keys and values such as {alpha: 0.1}",
     list[int]: "a list of whole numbers such as [100, 105]",
     list[float]: "a list of numbers such as [0.1, 0.5]",
+    list[str]: "a list of names such as [conv1, layer1]",
 }
 
 
@@ -126,7 +127,8 @@ def _fits(value: Any, kind: Any) -> bool:
     if not isinstance(value, base) or (isinstance(value, bool) and base is not bool):  # True is an int to isinstance
         return False
     if base is list:
-        return all(type(item) in (int, *get_args(kind)) for item in value)
+        (of,) = get_args(kind)
+        return all(type(item) is of or (of is float and type(item) is int) for item in value)
     return base is not float or math.isfinite(value)
 
 

@@ -60,7 +60,7 @@ def test_a_literal_muon() -> None:
     network = Network()
     weights = {name: p.detach().clone() for name, p in network.named_parameters()}
     momenta = {name: torch.zeros_like(p) for name, p in weights.items()}
-    optimizer = Muon(network, LR, momentum=MOMENTUM, weight_decay=DECAY)
+    optimizer = Muon(network, list(network.parameters()), LR, momentum=MOMENTUM, weight_decay=DECAY)
     for gradients in descended(network, optimizer, 3):
         for name, grad in gradients.items():
             momenta[name] = MOMENTUM * momenta[name] + grad
@@ -91,7 +91,7 @@ def test_frozen_weights_stay_and_the_state_goes_on() -> None:
     network.tall.requires_grad_(False)
     network.tall.eval()
     frozen = copy.deepcopy(network.tall.state_dict())
-    whole = Muon(network, LR, momentum=MOMENTUM, weight_decay=DECAY)
+    whole = Muon(network, list(network.parameters()), LR, momentum=MOMENTUM, weight_decay=DECAY)
     gradients = {n: torch.randn_like(p) for n, p in network.named_parameters() if p.requires_grad}
 
     def step(network: nn.Module, optimizer: Muon) -> None:
@@ -101,9 +101,26 @@ def test_frozen_weights_stay_and_the_state_goes_on() -> None:
 
     step(network, whole)
     resumed = copy.deepcopy(network)
-    other = Muon(resumed, 1.0, momentum=0.0, weight_decay=0.0)
+    other = Muon(resumed, list(resumed.parameters()), 1.0, momentum=0.0, weight_decay=0.0)
     other.load_state_dict(copy.deepcopy(whole.state_dict()))
     step(network, whole)
     step(resumed, other)
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), resumed.parameters(), strict=True))
     assert all(torch.equal(network.tall.state_dict()[n], t) for n, t in frozen.items())
+
+
+def test_rates_that_fall_with_depth_and_frozen_layers() -> None:
+    """The groups of ``layer_decay`` are split in two, and keep their rates."""
+    network = nn.Sequential()
+    network.body = nn.ModuleList([nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3)])
+    network.linear = nn.Linear(4, 3)
+    network.body[0].weight.requires_grad_(False)
+    groups = [
+        {"params": list(network.linear.parameters()), "lr": 1.0},
+        {"params": list(network.body[1].parameters()), "lr": 0.5},
+        {"params": [network.body[0].bias], "lr": 0.25},
+    ]
+    made = Muon(network, groups, 9.0, momentum=0.9, weight_decay=0.0).param_groups
+    assert [(len(g["params"]), g["orthogonal"], g["lr"]) for g in made] == [
+        (2, False, 1.0), (1, True, 0.5), (1, False, 0.5), (1, False, 0.25)
+    ]  # fmt: skip

@@ -42,6 +42,8 @@ class Target:
             it, because casting an image rounds pixels by up to 0.5/255, a visible part of a small step.
         ascent_batch_norm: batch-norm mode of ascent passes that name none: "train" uses batch statistics and
             moves the running ones, "train-frozen-stats" does not move them, "eval" uses the running ones.
+        ascent_dropout: False puts all layers but batch-norm into evaluation mode in passes that seek a perturbation:
+            ``ascend`` and ``through``. Dropout and drop-path (stochastic depth) then drop nothing there.
     """
 
     def __init__(
@@ -52,9 +54,11 @@ class Target:
         fast: Callable[[Tensor], Tensor] | None = None,
         bf16: bool = False,
         ascent_batch_norm: BatchNormMode = "train",
+        ascent_dropout: bool = True,
     ) -> None:
         self.module = module
         self.passes = Passes()
+        self.ascent_dropout = ascent_dropout
         self.ascent_batch_norm: BatchNormMode = ascent_batch_norm
         if fast is not None:  # graphs that a loss reuses are walked twice, so their tensors may not be given away
             torch._functorch.config.donated_buffer = False
@@ -101,7 +105,7 @@ class Target:
         with self._frozen(not reused), torch.enable_grad():
             if not (point.is_leaf and point.requires_grad):
                 point = point.detach().requires_grad_()
-            logits = self._forward(network, point, batch_norm or self.ascent_batch_norm)
+            logits = self._forward(network, point, batch_norm or self.ascent_batch_norm, self.ascent_dropout)
             (grad,) = torch.autograd.grad(score(logits), point, retain_graph=reused, create_graph=create)
         self.passes.input_gradients += 1
         self.passes.backwards += reused
@@ -113,7 +117,7 @@ class Target:
         The caller's backward costs one input gradient, counted here.
         """
         with self._frozen(True):
-            logits = self._forward(self._fast, x, batch_norm)
+            logits = self._forward(self._fast, x, batch_norm, self.ascent_dropout)
         self.passes.input_gradients += 1
         return logits
 
@@ -166,10 +170,13 @@ class Target:
                 buffer.copy_(copies[name])
         return cast(Tensor, logits)
 
-    def _forward(self, network: Callable[[Tensor], Tensor], x: Tensor, batch_norm: BatchNormMode) -> Tensor:
+    def _forward(
+        self, network: Callable[[Tensor], Tensor], x: Tensor, batch_norm: BatchNormMode, dropout: bool = True
+    ) -> Tensor:
         self._set_mode(training=batch_norm != "eval")
         self.passes.forwards += 1
-        with self._statistics(frozen=batch_norm == "train-frozen-stats"), self.autocast():
+        frozen = batch_norm == "train-frozen-stats"
+        with self._statistics(frozen), self._dropout(dropout), self.autocast():
             logits = network(x)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
@@ -200,6 +207,19 @@ class Target:
             if frozen:
                 for p in self._parameters:
                     p.requires_grad_(True)
+
+    @contextmanager
+    def _dropout(self, on: bool) -> Iterator[None]:
+        """Without it every layer but batch-norm evaluates: attention drops by its own mode, not by a layer's."""
+        if on:
+            yield
+            return
+        modes = modes_of(self.module)
+        set_modes({layer: mode and isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer, mode in modes.items()})
+        try:
+            yield
+        finally:
+            set_modes(modes)
 
     @contextmanager
     def _statistics(self, frozen: bool) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """Networks by name, and weights for them."""
 
+from headstart.models.external import without_fetching
 from headstart.models.networks import (
     EXTERNAL,
     MODELS,
@@ -10,4 +11,13 @@ from headstart.models.networks import (
     normalized,
 )
 
-__all__ = ["EXTERNAL", "MODELS", "ModelEntry", "build_model", "check_network", "normalization_of", "normalized"]
+__all__ = [
+    "EXTERNAL",
+    "MODELS",
+    "ModelEntry",
+    "build_model",
+    "check_network",
+    "normalization_of",
+    "normalized",
+    "without_fetching",
+]

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any, cast
 
+import torch
 from torch import nn
 
 from headstart.errors import SettingError
 from headstart.models.normalize import normalized
+
+log = logging.getLogger(__name__)
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EXTERNAL = {
@@ -39,6 +44,14 @@ def build_external(name: str, classes: int, channels: int, args: dict[str, Any])
         return network if mean is None and std is None else normalized(network, mean, std)
     except (ImportError, AttributeError, TypeError, ValueError, RuntimeError, OSError, SyntaxError) as error:
         raise SettingError(f"model {name}: {' '.join(str(error).split())}; called with classes={classes}") from error
+
+
+FETCHING = {"timm": ("pretrained",), "torchvision": ("weights", "weights_backbone")}
+
+
+def without_fetching(name: str, args: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a network that will get its weights elsewhere: those that fetch pretrained ones left out."""
+    return {key: value for key, value in args.items() if key not in FETCHING.get(name.partition(":")[0], ())}
 
 
 Built = tuple[nn.Module, dict[str, Any]]
@@ -77,10 +90,39 @@ def _own(name: str, rest: str, classes: int, channels: int, args: dict[str, Any]
 
 def _vision(name: str, package: str) -> ModuleType:
     try:
-        return importlib.import_module(package)
+        return _imported(package)
     except (ImportError, OSError, RuntimeError) as error:  # a build for another torch fails in its own ways
         reason = str(error).splitlines()[0]
         raise SettingError(f'model {name} needs {package} ({reason}): pip install "headstart[vision]"') from error
+
+
+NMS = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+
+
+def _imported(package: str) -> ModuleType:
+    """timm or torchvision, also where torchvision's compiled operators are of another build of torch.
+
+    torchvision's Python part then stops at ``operator torchvision::nms does not exist``, though only detection calls
+    that operator. A declaration of its schema, which nothing implements, lets the import go on; where the compiled
+    operators load, nothing is declared.
+    """
+    try:
+        importlib.import_module("torchvision")  # timm's networks read it too
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        log.info("torchvision's compiled operators do not fit torch %s; classifiers do without", torch.__version__)
+        _declare_operators()
+    return importlib.import_module(package)
+
+
+@functools.cache
+def _declare_operators() -> torch.library.Library:
+    """Kept by the cache: what a library declares goes when it does."""
+    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    for operator in ("nms", "qnms"):
+        library.define(operator + NMS)  # type: ignore[no-untyped-call]
+    return library
 
 
 def _no_such(name: str, names: Iterable[str]) -> SettingError:

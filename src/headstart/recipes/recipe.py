@@ -61,10 +61,15 @@ class Recipe:
         peak: share of the run at which one-cycle and triangular reach the peak.
         milestones: epochs at which multi-step multiplies the rate by 0.1.
         clip_gradient: largest gradient norm of an update; 0 for none.
+        layer_decay: factor on the rate for every step from the output layer towards the images; 1 for one rate.
+        freeze: layers that are not trained, by name, such as [conv1, layer1]; they stay in evaluation mode.
+        freeze_batch_norm: keep statistics, scale and shift of batch-norm as they are, and use those statistics.
         average: decay of the weight average per update; 0 for none.
         average_warmup: let the decay grow to that, min(decay, (1 + t) / (10 + t)) at update t; short runs need it.
         ascent_batch_norm: batch-norm in ascent passes whose method does not name a mode.
+        ascent_dropout: dropout and drop-path in passes that seek a perturbation; without, these see the whole network.
         precision: fp32, or bf16 for bfloat16 autocast around the network.
+        checkpoint_activations: run blocks again in the backward pass instead of keeping what is inside them.
         compile: compile the network with torch.compile.
         cuda_graphs: on one CUDA device, record updates and replay them where the method allows it.
         seed: seed of initial weights, order, augmentation and every random start.
@@ -113,10 +118,15 @@ class Recipe:
     peak: Share = 0.3
     milestones: list[int] = field(default_factory=list)
     clip_gradient: NonNegativeFloat = 0.0
+    layer_decay: Annotated[float, above(0), at_most(1)] = 1.0
+    freeze: list[str] = field(default_factory=list)
+    freeze_batch_norm: bool = False
     average: Share = 0.0
     average_warmup: bool = True
     ascent_batch_norm: BatchNormMode = "train"
+    ascent_dropout: bool = True
     precision: Precision = "fp32"
+    checkpoint_activations: bool = False
     compile: bool = False
     cuda_graphs: bool = True
     seed: Annotated[int, at_least(0), at_most(LARGEST_SEED)] = 0
@@ -143,6 +153,8 @@ class Recipe:
             raise SettingError(f"milestone {early[0]} is not an epoch; milestones count from 1")
         if self.cycle_momentum and self.schedule != "one-cycle":
             raise SettingError(f"cycle_momentum is for schedule one-cycle, not {self.schedule}; leave it out")
+        if self.checkpoint_activations and self.compile:
+            raise SettingError("checkpoint_activations does not go with compile; leave one of them out")
         if self.schedule == "multi-step" and not self.milestones:
             raise SettingError("schedule multi-step needs milestones, a list of epochs such as [100, 105]")
         processes = self.devices * self.num_nodes

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from headstart.errors import WeightsError
-from headstart.models import build_model, normalized
+from headstart.models import build_model, normalized, without_fetching
 from headstart.models.weights import Weights, in_words, load_into, read_file
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,8 @@ def load_classifier(
     args = model_args if model_args is not None else weights.model_args if own else {}
     if "classes" in weights.origin:
         classes = len(json.loads(weights.origin["classes"]))
-    network = build_model(name, classes, int(weights.origin.get("channels", _stem_channels(weights.tensors))), args)
+    channels = int(weights.origin.get("channels", _stem_channels(weights.tensors)))
+    network = build_model(name, classes, channels, without_fetching(name, args))
     found = load_into(network, weights, name)
     if found.normalization and not {"mean", "std"} & args.keys():
         normalized(network, **found.normalization)

@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from headstart.core import Clock, Method, Target, TaskInfo, distributed
+from headstart.core.checkpointing import checkpoint_activations
 from headstart.core.layers import output_layer
 from headstart.core.modes import prepare_for_training
 from headstart.core.threat import ThreatModel
@@ -22,6 +23,7 @@ from headstart.recipes.recipe import Recipe
 from headstart.training.average import WeightAverage
 from headstart.training.optim import make_optimizer, make_schedule
 from headstart.training.state import Stateful
+from headstart.training.tuning import freeze
 from headstart.training.update import Updater
 
 
@@ -64,6 +66,7 @@ class Learner:
             synchronised=self.synchronised,
             bf16=recipe.precision == "bf16",
             ascent_batch_norm=recipe.ascent_batch_norm,
+            ascent_dropout=recipe.ascent_dropout,
         )
         self.make_updater(clip=recipe.clip_gradient)
 
@@ -83,7 +86,7 @@ class Learner:
     @property
     def graphed(self) -> bool:
         """Whether updates are recorded as CUDA graphs."""
-        alone = self.synchronised is None and self.recipe.accumulate == 1
+        alone = self.synchronised is None and self.recipe.accumulate == 1 and not self.recipe.checkpoint_activations
         return self.recipe.cuda_graphs and alone and self.fabric.device.type == "cuda"
 
     @property
@@ -119,6 +122,9 @@ class Learner:
         prepare_for_training(network)
         if self.recipe.sync_batch_norm and distributed.world_size() > 1:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        freeze(network, self.recipe)
+        if self.recipe.checkpoint_activations:
+            checkpoint_activations(network)
         return network.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     def _build_method(self, data: TrainingSet, loader: Loader) -> Method:

@@ -25,16 +25,26 @@ class Muon(Optimizer):
     Args:
         module: whose parameters are trained. Matrices are its weights of two and of four dimensions, but those of the
             output layer.
-        lr, momentum, weight_decay: of both groups.
+        trained: its parameters, or groups of them with rates of their own.
+        lr, momentum, weight_decay: of every group without its own.
     """
 
-    def __init__(self, module: nn.Module, lr: float, *, momentum: float, weight_decay: float) -> None:
-        trained = [p for p in module.parameters() if p.requires_grad]
+    def __init__(
+        self,
+        module: nn.Module,
+        trained: list[nn.Parameter] | list[dict[str, Any]],
+        lr: float,
+        *,
+        momentum: float,
+        weight_decay: float,
+    ) -> None:
         found = output_layer(module)
         output = found[1].weight if found else None
-        matrices = [p for p in trained if p.dim() in (2, 4) and p is not output]
-        others = [p for p in trained if not any(p is m for m in matrices)]
-        groups = [{"params": matrices, "orthogonal": True}, {"params": others, "orthogonal": False}]
+        groups: list[dict[str, Any]] = []
+        for given in trained if isinstance(trained[0], dict) else [{"params": trained}]:
+            for orthogonal in (True, False):
+                fitting = [p for p in given["params"] if (p.dim() in (2, 4) and p is not output) == orthogonal]
+                groups.append({**given, "params": fitting, "orthogonal": orthogonal})
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__([group for group in groups if group["params"]], defaults)
 

@@ -12,13 +12,14 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, OneCycl
 from headstart.errors import SettingError
 from headstart.recipes.recipe import Recipe
 from headstart.training.muon import Muon
+from headstart.training.tuning import trained_parameters
 
 
 def make_optimizer(recipe: Recipe, module: nn.Module) -> Optimizer:
     """The recipe's optimiser, fused where torch has it so: one kernel per update where the device has it."""
+    parameters = trained_parameters(module, recipe)
     if recipe.optimizer == "muon":
-        return Muon(module, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-    parameters = [p for p in module.parameters() if p.requires_grad]
+        return Muon(module, parameters, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
             parameters, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
@@ -79,7 +80,8 @@ def make_schedule(
 def _schedule(recipe: Recipe, optimizer: Optimizer, updates: int, updates_per_epoch: int, last: int) -> LRScheduler:
     if recipe.schedule == "one-cycle":
         cycled = recipe.cycle_momentum
-        return OneCycleLR(optimizer, recipe.lr, total_steps=last, pct_start=recipe.peak, cycle_momentum=cycled)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        return OneCycleLR(optimizer, rates, total_steps=last, pct_start=recipe.peak, cycle_momentum=cycled)
     if recipe.schedule == "multi-step":
         if late := [m for m in recipe.milestones if m >= recipe.epochs]:
             raise SettingError(

@@ -9,7 +9,7 @@ from torch import nn
 
 from headstart.data import ImageSet, TrainingSet
 from headstart.errors import WeightsError
-from headstart.models import build_model, normalization_of, normalized
+from headstart.models import build_model, normalization_of, normalized, without_fetching
 from headstart.models.weights import agree, in_words, load_into
 from headstart.recipes.recipe import Recipe
 from headstart.runs.classifier import read_weights
@@ -36,7 +36,8 @@ def network_for(
     if recipe.weights is not None and not resumed:
         return start_from(recipe, network, classes, channels)
     if network is None:
-        network = build_model(recipe.model, classes, channels, recipe.model_args)
+        args = without_fetching(recipe.model, recipe.model_args) if resumed else recipe.model_args
+        network = build_model(recipe.model, classes, channels, args)
         if callable(initialise := getattr(network, "initialise_from", None)) and not resumed:
             shown = data if isinstance(data, ImageSet) else held_out
             initialise(shown.tensors()[0][:SHOWN].float() / 255)
@@ -60,7 +61,7 @@ def start_from(recipe: Recipe, network: nn.Module | None, classes: int, channels
     if network is None:
         if weights.origin.get("model") == recipe.model:
             recipe = replace(recipe, model_args={**weights.model_args, **recipe.model_args})
-        network = build_model(recipe.model, classes, channels, recipe.model_args)
+        network = build_model(recipe.model, classes, channels, without_fetching(recipe.model, recipe.model_args))
     found = load_into(network, weights, recipe.model, new_head=True)
     done = [f"starting from {weights.name}"]
     if found.old_classes is not None:
