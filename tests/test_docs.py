@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import headstart
-from headstart.campaigns.bench import expanded, markdown, summary
+from headstart.campaigns.bench import expanded, markdown, stem_of, summary
 from headstart.commands.main import main, make_parser
 from headstart.core import Clock, Step, Target
 from headstart.methods import registry
@@ -31,6 +31,7 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 COMPARISON = (ROOT / "docs" / "comparison.md").read_text()
+INSPECT = (ROOT / "docs" / "inspect.md").read_text()
 METHODS = (ROOT / "docs" / "methods.md").read_text()
 COLUMNS = ["name", "update", "passes", "memory", "source", "differs from the published code"]
 BLOCK = re.compile(r"^[ ]*```(\w*)\n(.*?)^[ ]*```", re.M | re.S)
@@ -147,12 +148,13 @@ def test_named_settings_exist() -> None:
 @pytest.mark.parametrize("folder", sorted(path.parent for path in (ROOT / "benchmarks/results").glob("*/*/records")))
 def test_tables_of_all_methods_are_those_of_their_records(folder: Path) -> None:
     """Three seeds of each method in the page's table, in its records and in the files made of them."""
-    shown = re.search(rf"<!-- table {folder.name} -->\n(.*?)<!-- /table -->", COMPARISON, re.S)
+    page = INSPECT if folder.name.startswith("ablations-") else COMPARISON
+    shown = re.search(rf"<!-- table {folder.name} -->\n(.*?)<!-- /table -->", page, re.S)
     assert shown is not None
     assert shown[1] == (folder / "table.md").read_text()
     rows = json.loads((folder / "table.json").read_text())["rows"]
     records = [
-        json.loads((folder / "records" / f"{row['recipe'].replace('/', '-')}-{seed}.json").read_text())
+        json.loads((folder / "records" / f"{stem_of(row['recipe'], seed)}.json").read_text())
         for row in rows
         for seed in row["seeds"]
     ]

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from headstart.campaigns.folders import BenchFolder
+from headstart.campaigns.variation import variants
 from headstart.errors import SettingError, StorageError, unknown
 from headstart.evaluation.evaluate import evaluate
 from headstart.evaluation.suites import SUITES
-from headstart.recipes.reader import every_recipe, load_recipe
+from headstart.recipes.reader import every_recipe, load_recipe, merge
 from headstart.recipes.recipe import Recipe
 from headstart.report import bench_page
 from headstart.report.groups import passes_per_update
@@ -33,6 +34,7 @@ def bench(
     *,
     n: int | None = None,
     overrides: dict[str, Any] | None = None,
+    vary: str | None = None,
 ) -> str:
     """Train every recipe with every seed, evaluate the selected network, and return the table as Markdown.
 
@@ -44,6 +46,7 @@ def bench(
         suite: what robust accuracy is measured with; the columns FGSM and PGD-20 come from suite ``light``.
         n: only the first n test images.
         overrides: recipe fields for all.
+        vary: a setting and its values, each of which makes a recipe of its own; see ``variants``.
 
     Raises:
         UserError: a bad recipe or suite, no seed, or an ``out`` that holds runs or records of other settings.
@@ -51,10 +54,10 @@ def bench(
     if suite not in SUITES:
         raise unknown("suite", suite, SUITES)
     folder = BenchFolder(out)
-    planned = plan(recipes, seeds, overrides or {})
+    planned = plan(recipes, seeds, overrides or {}, vary)
     records = []
     for i, (name, recipe) in enumerate(planned, 1):
-        stem = f"{name.replace('/', '-').removesuffix('.yaml')}-{recipe.seed}"
+        stem = stem_of(name, recipe.seed)
         path = folder.record(stem)
         if not path.exists():
             LOG.info("%d/%d: %s, seed %d", i, len(planned), name, recipe.seed)
@@ -63,19 +66,28 @@ def bench(
     return write_tables(folder, records)
 
 
-def plan(recipes: Sequence[str], seeds: Sequence[int], overrides: dict[str, Any]) -> list[tuple[str, Recipe]]:
-    """Names and recipes of all runs, recipe by recipe.
+def plan(
+    recipes: Sequence[str], seeds: Sequence[int], overrides: dict[str, Any], vary: str | None = None
+) -> list[tuple[str, Recipe]]:
+    """Names and recipes of all runs, recipe by recipe and variant by variant.
 
     Raises:
         UserError: a bad recipe, or nothing to train.
     """
     if not recipes or not seeds:
         raise SettingError("nothing to train: give at least one recipe, such as digits/fgsm-sdi, and at least one seed")
+    varied = {f" {label}": merge(overrides, fields) for label, fields in variants(vary).items()} if vary else {}
     return [
-        (name, load_recipe(name, **{**overrides, "seed": seed}))
+        (name + label, load_recipe(name, **{**fields, "seed": seed}))
         for name in expanded(recipes)
+        for label, fields in (varied or {"": overrides}).items()
         for seed in sorted(set(seeds))
     ]
+
+
+def stem_of(name: str, seed: int) -> str:
+    """What the record and the run of a recipe with a seed are called."""
+    return f"{name.replace('/', '-').replace(' ', '-').replace('.yaml', '')}-{seed}"
 
 
 def expanded(recipes: Sequence[str]) -> list[str]:

@@ -21,11 +21,28 @@ def add_arguments(sub: ArgumentParser) -> None:
     sub.add_argument("--n", type=Optional[int], default=None, help="only the first n test images")
     sub.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder; records that exist are kept")
     sub.add_argument("--set", type=dict[str, Any], default={}, help="recipe fields for all, such as --set.epochs 5")
+    sub.add_argument(
+        "--vary",
+        type=Optional[str],
+        default=None,
+        metavar="FIELD=[VALUE,...]",
+        help="an ablation: each recipe with each value, such as method_args.generator_every=[1,5,20]",
+    )
 
 
 def run(options: Namespace) -> int:
     """Run it; the exit code."""
     from headstart.campaigns.bench import bench
 
-    print(bench(options.recipes, options.seeds, options.suite, options.out, n=options.n, overrides=dict(options.set)))
+    print(
+        bench(
+            options.recipes,
+            options.seeds,
+            options.suite,
+            options.out,
+            n=options.n,
+            overrides=dict(options.set),
+            vary=options.vary,
+        )
+    )
     return 0
