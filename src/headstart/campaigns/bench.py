@@ -46,7 +46,7 @@ def bench(
         suite: what robust accuracy is measured with; the columns FGSM and PGD-20 come from suite ``light``.
         n: only the first n test images.
         overrides: recipe fields for all.
-        vary: a setting and its values, each of which makes a recipe of its own; see ``variants``.
+        vary: a setting and its values: every recipe is trained as it is, and with each of them; see ``variants``.
 
     Raises:
         UserError: a bad recipe or suite, no seed, or an ``out`` that holds runs or records of other settings.
@@ -76,11 +76,13 @@ def plan(
     """
     if not recipes or not seeds:
         raise SettingError("nothing to train: give at least one recipe, such as digits/fgsm-sdi, and at least one seed")
-    varied = {f" {label}": merge(overrides, fields) for label, fields in variants(vary).items()} if vary else {}
+    changes = {"": overrides}
+    if vary:
+        changes |= {f" {label}": merge(overrides, fields) for label, fields in variants(vary).items()}
     return [
         (name + label, load_recipe(name, **{**fields, "seed": seed}))
         for name in expanded(recipes)
-        for label, fields in (varied or {"": overrides}).items()
+        for label, fields in changes.items()
         for seed in sorted(set(seeds))
     ]
 

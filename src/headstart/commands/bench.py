@@ -26,7 +26,7 @@ def add_arguments(sub: ArgumentParser) -> None:
         type=Optional[str],
         default=None,
         metavar="FIELD=[VALUE,...]",
-        help="an ablation: each recipe with each value, such as method_args.generator_every=[1,5,20]",
+        help="an ablation: each recipe as it is and with each value, such as method_args.generator_every=[1,20]",
     )
 
 
