@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from headstart.errors import extra
+from headstart.report import drawing, linearity
 from headstart.report import inspect_tiles as tiles
-from headstart.report import linearity
 from headstart.report.colours import colour
 from headstart.report.reading import Json
 
@@ -23,14 +23,14 @@ class Panel:
 
     Attributes:
         name: of its files.
-        size: of one axes, in inches; the height may depend on the run.
+        size: of one axes, in inches, by the inspection.
         draw: on the axes, one run of the inspection.
         shows: whether there is something to draw of a run.
         projection: of the axes.
     """
 
     name: str
-    size: tuple[float, float]
+    size: Callable[[Json], tuple[float, float]]
     draw: Callable[[Any, Json, Json], None]
     shows: Callable[[Json], bool] = lambda run: True
     projection: str | None = None
@@ -47,7 +47,7 @@ def surface(axes: Any, run: Json, whole: Json) -> None:
         rstride=1, cstride=1, linewidth=0.3, edgecolor="#ffffff70",
     )  # fmt: skip
     axes.set(xlabel="worst", ylabel="random", zlim=(0, 1.02 * top), xticks=[0, 0.5, 1], yticks=[-1, 0, 1])
-    axes.text2D(0.05, 0.86, "loss", transform=axes.transAxes)
+    axes.text2D(0.05, 0.86, "loss", transform=axes.transAxes, color=axes.xaxis.label.get_color())
     axes.tick_params(pad=-2)
     axes.view_init(elev=22, azim=-122)
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
@@ -63,7 +63,7 @@ def section(axes: Any, run: Json, whole: Json) -> None:
         axes.plot(found["along"], np.mean(found[key], axis=0), style, color=colour, lw=2.2, label=label)
     top = max(np.max(np.array(other["surface"]["line"])[: whole["n"]]) for other in whole["runs"])
     axes.set(xlabel="share of the perturbation", ylabel="loss", xlim=(0, 1), ylim=(0, 1.03 * top))
-    axes.legend(loc="upper left", frameon=False)
+    drawing.legend(axes, "upper left")
 
 
 def margins(axes: Any, run: Json, whole: Json) -> None:
@@ -74,7 +74,7 @@ def margins(axes: Any, run: Json, whole: Json) -> None:
     axes.hist(run["margins"]["attacked"], bins, color=colour_of(run, whole), alpha=0.75, label="attacked")
     axes.axvline(0, color="#8a9099", lw=1)
     axes.set(xlabel="logit margin (wrong below 0)", ylabel="images")
-    axes.legend(loc="upper right", frameon=False)
+    drawing.legend(axes, "upper right")
 
 
 def confusion(axes: Any, run: Json, whole: Json) -> None:
@@ -107,6 +107,11 @@ def attention(axes: Any, run: Json, whole: Json) -> None:
 
 def starts(axes: Any, run: Json, whole: Json) -> None:
     """The first images, and below them start, step and final perturbation, epoch by epoch."""
+    _show(axes, *_start_rows(run, whole))
+
+
+def _start_rows(run: Json, whole: Json) -> tuple[list[list[Any]], list[str]]:
+    """The pictures and what each row shows; a method that starts from zero has no row for it."""
     shown = slice(0, START_IMAGES)
     rows: list[list[Any]] = [[tiles.image(values) for values in whole["pictures"][shown]]]
     labels = ["image"]
@@ -114,10 +119,10 @@ def starts(axes: Any, run: Json, whole: Json) -> None:
         scale = at["epsilon"] if whole["norm"] == "linf" else max(float(abs(arrays["final"]).max()), 1e-9)
         for key, label in (("initial", "start"), ("step", "step"), ("final", "final")):
             if arrays[key] is not None:
-                factor = 2 if key == "step" else 1  # which may cross the ball
+                factor = 2 if key == "step" else 1  # it may cross the ball
                 rows.append([tiles.perturbation(values, factor * scale) for values in arrays[key][shown]])
                 labels.append(f"epoch {at['epoch']}: {label}")
-    _show(axes, rows, labels)
+    return rows, labels
 
 
 def _show(axes: Any, rows: list[list[Any]], labels: list[str]) -> None:
@@ -139,7 +144,7 @@ def standing(axes: Any, whole: Json) -> None:
     axes.axvline(whole["epsilon"], color="#8a9099", lw=1, ls="--")
     axes.set(xlabel="ε (dashed: that of the threat model)", ylabel="share of images that stand", ylim=(0, 1.02))
     axes.set_xlim(left=0)
-    axes.legend(loc="upper right", frameon=False)
+    drawing.legend(axes, "upper right")
 
 
 def over_epochs(axes: Any, whole: Json) -> None:
@@ -176,12 +181,22 @@ def colour_of(run: Json, whole: Json) -> str:
     return colours(whole)[run["name"]]
 
 
+def fixed(width: float, height: float) -> Callable[[Json], tuple[float, float]]:
+    """A size for every inspection."""
+    return lambda whole: (width, height)
+
+
+def _size_of_starts(whole: Json) -> tuple[float, float]:
+    rows = max((len(_start_rows(run, whole)[0]) for run in whole["runs"] if "epochs" in run["starts"]), default=1)
+    return 3.3, 0.2 + 0.57 * rows * whole["pictures"].shape[1] / whole["pictures"].shape[2]
+
+
 PANELS = (
-    Panel("loss-surface", (3.3, 2.9), surface, projection="3d"),
-    Panel("loss-section", (3.3, 2.5), section),
-    Panel("starts", (3.3, 5.2), starts, shows=lambda run: "epochs" in run["starts"]),
-    Panel("grad-cam", (4.4, 1.9), attention, shows=lambda run: run["attention"]["layer"] is not None),
-    Panel("margins", (3.3, 2.3), margins),
-    Panel("confusion", (3.0, 3.0), confusion),
+    Panel("loss-surface", fixed(3.3, 2.9), surface, projection="3d"),
+    Panel("loss-section", fixed(3.3, 2.5), section),
+    Panel("margins", fixed(3.3, 2.3), margins),
+    Panel("confusion", fixed(3.0, 3.0), confusion),
+    Panel("grad-cam", fixed(4.4, 1.9), attention, shows=lambda run: run["attention"]["layer"] is not None),
+    Panel("starts", _size_of_starts, starts, shows=lambda run: "epochs" in run["starts"]),
 )
 """The figures with one axes for each run, in the order of the page."""

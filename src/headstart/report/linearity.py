@@ -21,7 +21,7 @@ def linearity_section(curves: Curves, collapse: Mapping[str, int | None], colour
     """
     if not any(known(rows) for rows in curves.values()):
         return None
-    figure, axes = drawing.new(6.4, 2.7)
+    figure, axes = drawing.new(4.6, 2.7)
     draw(axes, curves, collapse, colours)
     return {"figure": drawing.svg(figure), "verdicts": verdicts(curves, collapse)}
 
@@ -42,7 +42,7 @@ def draw(axes: Any, curves: Curves, collapse: Mapping[str, int | None], colours:
         if at is not None:
             axes.plot([collapse[name]], [at], "X", color=colours[name], ms=8, mec="white", mew=0.6)
     axes.set(xlabel="epoch (a cross marks the first collapse)", ylabel="local linearity", ylim=(-0.02, 1.02))
-    axes.legend(loc="lower left", ncols=2, frameon=False)
+    drawing.legend(axes, "lower left", ncols=2)
 
 
 def verdicts(curves: Curves, collapse: Mapping[str, int | None]) -> list[str]:

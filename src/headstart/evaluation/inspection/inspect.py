@@ -50,38 +50,45 @@ def inspect(sources: Sequence[str], *, n: int = 8, sample: int = 200, **fields: 
         UserError: an unusable source, data that does not belong to it, or sources without a task in common.
     """
     began = time.perf_counter()
-    for name in NOT_INSPECTED:
-        if name in fields:
-            raise SettingError(f"{name} is a setting of an evaluation, not of an inspection; leave it out")
-    settings = settings_from(fields)
-    if n < 1 or sample < n:
+    settings, names = _settings(fields), _names(sources)
+    if not 1 <= n <= sample:
         raise SettingError(f"n is {n} and sample {sample}; show at least one image, and sample at least as many")
-    subjects = {name: find_subject(s, settings) for name, s in zip(_names(sources), sources, strict=True)}
-    first = _task_in_common(subjects)
-    device = pick_device(settings.device)
-    test = first.test.take(slice(0, sample), first.test.name)
-    if n > len(test):
-        raise SettingError(f"n is {n}; {test.name} has {len(test)} images")
-    x, y = test.tensors()
-    x, y = (x.float() / 255).to(device), y.to(device)
-    runs = []
-    for source, (name, subject) in zip(sources, subjects.items(), strict=True):
-        LOG.info("%s: looking inside, on %d images", name, len(x))
-        runs.append({"name": name, **_inspected(source, subject, x, y, n, settings, device)})
+    subjects = [find_subject(source, settings) for source in sources]
+    first = _task_in_common(dict(zip(names, subjects, strict=True)))
+    x, y = _images(first, n, sample, device := pick_device(settings.device))
+    runs = [
+        {"name": name, **_inspected(name, source, subject, x, y, n, settings)}
+        for name, source, subject in zip(names, sources, subjects, strict=True)
+    ]
     return {
-        "data": test.name,
+        "data": first.test.name,
         "norm": first.threat.norm,
         "epsilon": first.threat.epsilon,
         "n": n,
         "sample": len(x),
         "seed": settings.seed,
-        "classes": list(test.classes),
+        "classes": list(first.test.classes),
         "labels": y[:n].tolist(),
         "pictures": channels_last(thumbnails(x[:n])),
         "runs": runs,
         "seconds": time.perf_counter() - began,
         "environment": environment(device),
     }
+
+
+def _settings(fields: dict[str, Any]) -> EvaluationSettings:
+    for name in NOT_INSPECTED:
+        if name in fields:
+            raise SettingError(f"{name} is a setting of an evaluation, not of an inspection; leave it out")
+    return settings_from(fields)
+
+
+def _images(subject: Subject, n: int, sample: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The first test images, fp32 (B, C, H, W) in [0, 1], and their labels."""
+    if n > len(subject.test):
+        raise SettingError(f"n is {n}; {subject.test.name} has {len(subject.test)} images")
+    x, y = (rows[:sample].to(device) for rows in subject.test.tensors())
+    return x.float() / 255, y
 
 
 def _names(sources: Sequence[str]) -> list[str]:
@@ -113,15 +120,16 @@ def _task_in_common(subjects: dict[str, Subject]) -> Subject:
 
 
 def _inspected(
-    source: str, subject: Subject, x: Tensor, y: Tensor, n: int, settings: EvaluationSettings, device: torch.device
+    name: str, source: str, subject: Subject, x: Tensor, y: Tensor, n: int, settings: EvaluationSettings
 ) -> dict[str, Any]:
     """Every analysis of one network."""
-    model, threat, draw = subject.network.to(device).eval(), subject.threat, torch.Generator(device)
+    LOG.info("%s: looking inside, on %d images", name, len(x))
+    model, threat, draw = subject.network.to(x.device).eval(), subject.threat, torch.Generator(x.device)
 
     def measured(analysis: Callable[..., T]) -> list[T]:
         draw.manual_seed(settings.seed)  # whatever the others draw
-        size = settings.batch_size or BATCH
-        return [analysis(model, *batch, threat, draw) for batch in zip(x.split(size), y.split(size), strict=True)]
+        rows = torch.arange(len(x)).tensor_split(-(-len(x) // (settings.batch_size or BATCH)))
+        return [analysis(model, x[part], y[part], threat, draw) for part in rows]
 
     looks, seen = _attention(model, x[:n], y[:n], threat, draw.manual_seed(settings.seed))
     perturbations, shown = _starts(source, subject, x, y, n)
@@ -130,7 +138,7 @@ def _inspected(
         "history": history(Path(source)) if Path(source).is_dir() else [],
         "surface": _surface(measured(loss_surface)),
         "margins": {key: torch.cat([getattr(part, key) for part in found]).tolist() for key in ("clean", "attacked")},
-        "confusion": sum(part.confusion for part in found).tolist(),
+        "confusion": torch.stack([part.confusion for part in found]).sum(0).tolist(),
         "falls": [value if value < torch.inf else None for value in torch.cat(measured(falling_epsilons)).tolist()],
         "attention": looks,
         "starts": perturbations,
