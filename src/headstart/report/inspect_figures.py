@@ -57,11 +57,11 @@ def surface(axes: Any, run: Json, whole: Json) -> None:
 def section(axes: Any, run: Json, whole: Json) -> None:
     """Loss along the worst perturbation, what the gradient promised, and the loss along the single step."""
     found, colour = run["surface"], colour_of(run, whole)
-    for line in found["line"][: whole["n"]]:
+    for line in found["lines"]:
         axes.plot(found["along"], line, color=colour, alpha=0.28, lw=0.7)
     for key, style, label in (("line", "-", "worst"), ("step", "-.", "FGSM step"), ("predicted", ":", "linear")):
-        axes.plot(found["along"], np.mean(found[key], axis=0), style, color=colour, lw=2.2, label=label)
-    top = max(np.max(np.array(other["surface"]["line"])[: whole["n"]]) for other in whole["runs"])
+        axes.plot(found["along"], found[key], style, color=colour, lw=2.2, label=label)
+    top = max(np.max(other["surface"][key]) for other in whole["runs"] for key in ("line", "lines"))
     axes.set(xlabel="share of the perturbation", ylabel="loss", xlim=(0, 1), ylim=(0, 1.03 * top))
     drawing.legend(axes, "upper left")
 

@@ -52,7 +52,7 @@ def test_every_image_has_a_ball_of_its_own(norm: str) -> None:
 
 def test_it_goes_on_where_the_published_form_stops() -> None:
     model, (x, y), threat = trained("pgd-at"), held_out(64), ThreatModel(0.15)
-    delta, reached = worst(model, x, y, threat, score="ce", generator=torch.Generator().manual_seed(0))
+    _, reached = worst(model, x, y, threat, score="ce", generator=torch.Generator().manual_seed(0))
     stopped = pgd(model, x, y, threat, steps=20, generator=torch.Generator().manual_seed(0))
     assert reached.mean() > cross_entropy(model(stopped), y).mean()
 

@@ -136,28 +136,35 @@ def _inspected(
     found = measured(margins)
     return {
         "history": history(Path(source)) if Path(source).is_dir() else [],
-        "surface": _surface(measured(loss_surface)),
-        "margins": {key: torch.cat([getattr(part, key) for part in found]).tolist() for key in ("clean", "attacked")},
+        "surface": _surface(measured(loss_surface), n),
+        "margins": {key: _rounded(torch.cat([getattr(part, key) for part in found])) for key in ("clean", "attacked")},
         "confusion": torch.stack([part.confusion for part in found]).sum(0).tolist(),
-        "falls": [value if value < torch.inf else None for value in torch.cat(measured(falling_epsilons)).tolist()],
+        "falls": [value if value < torch.inf else None for value in _rounded(torch.cat(measured(falling_epsilons)))],
         "attention": looks,
         "starts": perturbations,
         "pictures": {"attention": seen, "starts": shown},
     }
 
 
-def _surface(parts: list[Surface]) -> dict[str, Any]:
-    """The surface of all batches together, with the mean over the images in place of each one's own."""
-    first = parts[0]
-    fields = ("loss", "right", "predicted", "step")
+def _surface(parts: list[Surface], n: int) -> dict[str, Any]:
+    """The surface of all batches together: means over the images, and the lines of the first n."""
+    first, fields = parts[0], ("loss", "right", "predicted", "step")
     whole = Surface(first.along, first.across, *(torch.cat([getattr(part, key) for part in parts]) for key in fields))
     return {
-        **{key: getattr(whole, key).tolist() for key in ("along", "across", "line", "predicted", "step")},
-        "mean": whole.loss.mean(0).tolist(),
-        "right": whole.right.float().mean(0).tolist(),
+        "along": _rounded(whole.along),
+        "across": _rounded(whole.across),
+        "mean": _rounded(whole.loss.mean(0)),
+        "right": _rounded(whole.right.double().mean(0)),
+        **{key: _rounded(getattr(whole, key).mean(0)) for key in ("line", "predicted", "step")},
+        "lines": _rounded(whole.line[:n]),
         "deviation": whole.deviation,
         "missed": whole.missed,
     }
+
+
+def _rounded(values: Tensor) -> Any:
+    """As lists, with as many decimals as a picture or a reader can use."""
+    return values.double().round(decimals=5).tolist()
 
 
 def _attention(
