@@ -99,10 +99,9 @@ def attention(axes: Any, run: Json, whole: Json) -> None:
     plain = [tiles.image(values) for values in whole["pictures"]]
     _show(axes, [plain, clean, attacked], ["image", "clean", "attacked"])
     height, width = clean[0].shape[:2]
-    names = [str(name)[:9] for name in whole["classes"]]
-    words = [f"{names[a]}→{names[b]}" for a, b in zip(said["clean"], said["attacked"], strict=True)]
-    rotation = 90 if max(map(len, words)) > 5 else 0
-    axes.set_xticks(tiles.centres(len(words), width, height), words, rotation=rotation, fontsize=7)
+    names = [str(name)[:6] for name in whole["classes"]]
+    words = [f"{names[a]}\n→ {names[b]}" for a, b in zip(said["clean"], said["attacked"], strict=True)]
+    axes.set_xticks(tiles.centres(len(words), width, height), words, fontsize=7)
 
 
 def starts(axes: Any, run: Json, whole: Json) -> None:
@@ -121,14 +120,14 @@ def _start_rows(run: Json, whole: Json) -> tuple[list[list[Any]], list[str]]:
             if arrays[key] is not None:
                 factor = 2 if key == "step" else 1  # it may cross the ball
                 rows.append([tiles.perturbation(values, factor * scale) for values in arrays[key][shown]])
-                labels.append(f"epoch {at['epoch']}: {label}")
+                labels.append(f"epoch {at['epoch']}\n{label}")
     return rows, labels
 
 
 def _show(axes: Any, rows: list[list[Any]], labels: list[str]) -> None:
     height, width = rows[0][0].shape[:2]
     axes.imshow(tiles.tiled(rows), interpolation="nearest")
-    axes.set_yticks(tiles.centres(len(rows), height, width), labels)
+    axes.set_yticks(tiles.centres(len(rows), height, width), labels, fontsize=8)
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.grid(False)
@@ -196,7 +195,7 @@ PANELS = (
     Panel("loss-section", fixed(3.3, 2.5), section),
     Panel("margins", fixed(3.3, 2.3), margins),
     Panel("confusion", fixed(3.0, 3.0), confusion),
-    Panel("grad-cam", fixed(4.4, 1.9), attention, shows=lambda run: run["attention"]["layer"] is not None),
+    Panel("grad-cam", fixed(4.4, 2.1), attention, shows=lambda run: run["attention"]["layer"] is not None),
     Panel("starts", _size_of_starts, starts, shows=lambda run: "epochs" in run["starts"]),
 )
 """The figures with one axes for each run, in the order of the page."""
