@@ -37,6 +37,7 @@ def run(name: str, steep: float, *, linear: bool = True, bare: bool = False) -> 
             "lines": [line] * IMAGES,
             "deviation": steep / 2,
             "missed": 0.25,
+            "ridge": 0.125,
         },
         "margins": {"clean": [1.0, 2.0, 3.0], "attacked": [-1.0, 0.5, 1.0]},
         "confusion": [[1, 1], [0, 1]],
@@ -77,8 +78,8 @@ def whole() -> dict[str, Any]:
 def test_the_page_tells_the_numbers_and_asks_for_nothing(whole: Any, parsed: Any) -> None:
     page = inspect_page(whole)
     seen = parsed(page)
-    assert seen.row("fgsm")[1:] == ["50.0", "0.175", "1.00", "0.25", "0.70", "3"]
-    assert seen.row("pgd-at")[1:] == ["50.0", "0.175", "0.25", "0.25", "0.70", "—"]
+    assert seen.row("fgsm")[1:] == ["50.0", "0.175", "1.00", "0.25", "0.12", "0.70", "3"]
+    assert seen.row("pgd-at")[1:] == ["50.0", "0.175", "0.25", "0.25", "0.12", "0.70", "—"]
     assert "the loss of fgsm leaves its linear course by 1.00, that of pgd-at by 0.25" in seen.text
     assert page.count("<svg") == 2 * len(PANELS) + 2
     assert len(page) < 400_000
@@ -90,7 +91,7 @@ def test_weights_alone_and_networks_of_tokens_get_a_line_each(parsed: Any) -> No
     assert "bare: weights alone." in seen.text
     assert "bare: no map." in seen.text
     assert "Local linearity over training" not in seen.text
-    assert seen.row("bare")[5:] == ["—", "—"]
+    assert seen.row("bare")[6:] == ["—", "—"]
 
 
 def test_a_name_cannot_leave_its_place(parsed: Any) -> None:

@@ -47,9 +47,10 @@ def surface(axes: Any, run: Json, whole: Json) -> None:
         rstride=1, cstride=1, linewidth=0.3, edgecolor="#ffffff70",
     )  # fmt: skip
     axes.set(xlabel="worst", ylabel="random", zlim=(0, 1.02 * top), xticks=[0, 0.5, 1], yticks=[-1, 0, 1])
-    axes.text2D(0.05, 0.86, "loss", transform=axes.transAxes, color=axes.xaxis.label.get_color())
+    axes.text2D(0.05, 0.84, "loss", transform=axes.transAxes, color=axes.xaxis.label.get_color())
     axes.tick_params(pad=-2)
     axes.view_init(elev=22, azim=-122)
+    axes.set_box_aspect(None, zoom=0.95)  # room for the labels
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         axis.pane.set_alpha(0)
 
@@ -191,7 +192,7 @@ def _size_of_starts(whole: Json) -> tuple[float, float]:
 
 
 PANELS = (
-    Panel("loss-surface", fixed(3.3, 2.9), surface, projection="3d"),
+    Panel("loss-surface", fixed(3.1, 2.8), surface, projection="3d"),
     Panel("loss-section", fixed(3.3, 2.5), section),
     Panel("margins", fixed(3.3, 2.3), margins),
     Panel("confusion", fixed(3.0, 3.0), confusion),

@@ -94,6 +94,7 @@ def _rows(whole: Json) -> list[Json]:
                 "median": budget(middle) if middle < float("inf") else None,
                 "deviation": run["surface"]["deviation"],
                 "missed": run["surface"]["missed"],
+                "ridge": run["surface"]["ridge"],
                 "linearity": points[-1][1] if points else None,
                 "collapse": epochs[run["name"]],
             }

@@ -70,6 +70,9 @@ def test_the_surface_of_a_linear_network_is_known() -> None:
         slope = 2 / (1 + math.exp(10 * (mean - 0.5)))
         assert predicted.tolist() == pytest.approx([expected[0] + slope * s for s in found.along.tolist()], abs=1e-3)
     assert found.missed == pytest.approx(0, abs=1e-3), "the single step is the worst"
+    assert found.ridge == pytest.approx(
+        found.loss[:, POINTS // 2, -1].mean().item() - found.loss[..., -1].mean(0).min().item()
+    )
     assert found.right[:, POINTS // 2, -1].tolist() == [False, False]
     assert found.right[:, POINTS // 2, 0].tolist() == [True, True]
 
@@ -91,6 +94,7 @@ def test_the_surface_of_a_collapsed_network_is_broken_and_that_of_fgsm_sdi_is_no
     )
     assert broken.deviation > 2 * whole.deviation
     assert broken.missed > 2 * whole.missed
+    assert broken.ridge > 3 * whole.ridge
     assert broken.right[:, POINTS // 2, -1].float().mean() < whole.right[:, POINTS // 2, -1].float().mean() - 0.1
 
 

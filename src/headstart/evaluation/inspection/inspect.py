@@ -159,6 +159,7 @@ def _surface(parts: list[Surface], n: int) -> dict[str, Any]:
         "lines": _rounded(whole.line[:n]),
         "deviation": whole.deviation,
         "missed": whole.missed,
+        "ridge": whole.ridge,
     }
 
 

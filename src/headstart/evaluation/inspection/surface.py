@@ -50,6 +50,15 @@ class Surface:
         """By how much the loss at the worst perturbation exceeds that at the single step, mean over the images."""
         return (self.line[:, -1] - self.step[:, -1]).mean().item()
 
+    @property
+    def ridge(self) -> float:
+        """How far the mean loss falls when random noise is added to the worst perturbation, at its lowest.
+
+        Large where the attack found a narrow place beside which the network is right: the mark of a collapse.
+        """
+        end = self.loss.mean(0)[:, -1]
+        return (end[POINTS // 2] - end.min()).item()
+
 
 @torch.no_grad()
 def loss_surface(
