@@ -11,6 +11,7 @@ import shlex
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
@@ -161,6 +162,21 @@ def test_tables_of_all_methods_are_those_of_their_records(folder: Path) -> None:
     assert len(records) == len(list((folder / "records").iterdir()))
     assert shown[1] == markdown(records)
     assert rows == summary(records)["rows"]
+
+
+def test_the_numbers_of_the_inspected_demo_are_those_of_its_record() -> None:
+    table = INSPECT.split("<!-- inspect demo -->\n")[1].split("<!-- /inspect demo -->")[0]
+    record = json.loads((ROOT / "benchmarks/results/epyc2/inspect-demo.json").read_text())
+    rows = []
+    for run in record["runs"]:
+        falls = [float("inf") if value is None else value for value in run["falls"]]
+        surface, history = run["surface"], run["history"]
+        figures = [f"{100 * sum(value > record['epsilon'] for value in falls) / len(falls):.1f}", f"{median(falls):.3f}"]
+        figures += [f"{surface[key]:.2f}" for key in ("deviation", "missed", "ridge")]
+        figures += [f"{history[-1]['linearity']:.2f}"]
+        figures += [str(next((row["epoch"] for row in history if row["collapsed"]), ""))]
+        rows.append(f"| {run['name']} | {' | '.join(figures)} |")
+    assert table.splitlines()[2:] == rows
 
 
 # -- command lines ---------------------------------------------------------------------------------------------------
