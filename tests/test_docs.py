@@ -171,7 +171,10 @@ def test_the_numbers_of_the_inspected_demo_are_those_of_its_record() -> None:
     for run in record["runs"]:
         falls = [float("inf") if value is None else value for value in run["falls"]]
         surface, history = run["surface"], run["history"]
-        figures = [f"{100 * sum(value > record['epsilon'] for value in falls) / len(falls):.1f}", f"{median(falls):.3f}"]
+        figures = [
+            f"{100 * sum(value > record['epsilon'] for value in falls) / len(falls):.1f}",
+            f"{median(falls):.3f}",
+        ]
         figures += [f"{surface[key]:.2f}" for key in ("deviation", "missed", "ridge")]
         figures += [f"{history[-1]['linearity']:.2f}"]
         figures += [str(next((row["epoch"] for row in history if row["collapsed"]), ""))]

@@ -62,7 +62,6 @@ def inspection(*runs: dict[str, Any]) -> dict[str, Any]:
         "sample": 4,
         "seed": 0,
         "classes": ["cat", "dog"],
-        "labels": [0, 1],
         "pictures": np.full((2, 4, 4), 0.5),
         "runs": list(runs),
         "seconds": 1.0,

@@ -43,8 +43,8 @@ def inspect(sources: Sequence[str], *, n: int = 8, sample: int = 200, **fields: 
         fields: the settings as ``evaluate`` takes them, less ``NOT_INSPECTED``.
 
     Returns:
-        ``{"data", "norm", "epsilon", "n", "sample", "classes", "labels", "pictures", "runs", "seconds",
-        "environment"}``. All are of types that JSON knows, but ``pictures``, here and in each run: NumPy arrays.
+        What ``headstart.report.inspect_page`` draws: types that JSON knows, but for NumPy arrays in ``pictures``,
+        here and in each run.
 
     Raises:
         UserError: an unusable source, data that does not belong to it, or sources without a task in common.
@@ -68,7 +68,6 @@ def inspect(sources: Sequence[str], *, n: int = 8, sample: int = 200, **fields: 
         "sample": len(x),
         "seed": settings.seed,
         "classes": list(first.test.classes),
-        "labels": y[:n].tolist(),
         "pictures": channels_last(thumbnails(x[:n])),
         "runs": runs,
         "seconds": time.perf_counter() - began,
