@@ -11,7 +11,7 @@ import shlex
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader, TensorDataset
 
 import headstart
-from headstart.campaigns.bench import expanded
+from headstart.campaigns.bench import expanded, stem_of
 from headstart.campaigns.tables import markdown, summary
 from headstart.commands.main import main, make_parser
 from headstart.core import Clock, Step, Target
@@ -36,6 +36,7 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 COMPARISON = (ROOT / "docs" / "comparison.md").read_text()
+INSPECT = (ROOT / "docs" / "inspect.md").read_text()
 METHODS = (ROOT / "docs" / "methods.md").read_text()
 WHICH = (ROOT / "docs" / "which-method.md").read_text()
 COLUMNS = ["name", "update", "passes", "memory", "source", "differs from the published code"]
@@ -172,12 +173,13 @@ def test_named_settings_exist() -> None:
 @pytest.mark.parametrize("folder", sorted(path.parent for path in (ROOT / "benchmarks/results").glob("*/*/records")))
 def test_tables_of_all_methods_are_those_of_their_records(folder: Path) -> None:
     """Three seeds of each method in the page's table, in its records and in the files made of them."""
-    shown = re.search(rf"<!-- table {folder.name} -->\n(.*?)<!-- /table -->", COMPARISON, re.S)
+    page = INSPECT if folder.name.startswith("ablations-") else COMPARISON
+    shown = re.search(rf"<!-- table {folder.name} -->\n(.*?)<!-- /table -->", page, re.S)
     assert shown is not None
     assert shown[1] == (folder / "table.md").read_text()
     rows = json.loads((folder / "table.json").read_text())["rows"]
     records = [
-        json.loads((folder / "records" / f"{row['recipe'].replace('/', '-')}-{seed}.json").read_text())
+        json.loads((folder / "records" / f"{stem_of(row['recipe'], seed)}.json").read_text())
         for row in rows
         for seed in row["seeds"]
     ]
@@ -191,6 +193,24 @@ def test_tables_of_time_to_robustness_are_those_of_their_records() -> None:
     text = (ROOT / "docs" / "fast.md").read_text()
     made = tables(ROOT / "benchmarks" / "results" / "epyc2" / "time-to-robustness")
     assert dict(re.findall(r"<!-- table (\w+) -->\n(.*?)<!-- /table -->", text, re.S)) == made
+
+
+def test_the_numbers_of_the_inspected_demo_are_those_of_its_record() -> None:
+    table = INSPECT.split("<!-- inspect demo -->\n")[1].split("<!-- /inspect demo -->")[0]
+    record = json.loads((ROOT / "benchmarks/results/epyc2/inspect-demo.json").read_text())
+    rows = []
+    for run in record["runs"]:
+        falls = [float("inf") if value is None else value for value in run["falls"]]
+        surface, history = run["surface"], run["history"]
+        figures = [
+            f"{100 * sum(value > record['epsilon'] for value in falls) / len(falls):.1f}",
+            f"{median(falls):.3f}",
+        ]
+        figures += [f"{surface[key]:.2f}" for key in ("deviation", "missed", "ridge")]
+        figures += [f"{history[-1]['linearity']:.2f}"]
+        figures += [str(next((row["epoch"] for row in history if row["collapsed"]), ""))]
+        rows.append(f"| {run['name']} | {' | '.join(figures)} |")
+    assert table.splitlines()[2:] == rows
 
 
 # -- command lines ---------------------------------------------------------------------------------------------------

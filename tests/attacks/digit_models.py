@@ -17,7 +17,10 @@ from tests.helpers import info, run_method
 
 EPSILON = 0.15
 TRAINING, BATCH = 1024, 64
-SETTINGS: dict[str, dict[str, Any]] = {"pgd-at": {"steps": 2, "relative_alpha": 0.75}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "pgd-at": {"steps": 2, "relative_alpha": 0.75},
+    "fgsm-sdi": {"generator_width": 8, "label_smoothing": 0.0},
+}
 
 
 @functools.cache

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from headstart.campaigns.bench import bench
+from headstart.campaigns.bench import bench, plan, stem_of
 from headstart.campaigns.by_time import curve
+from headstart.campaigns.variation import variants
 from headstart.errors import UserError
 from headstart.evaluation.evaluate import evaluate
 from headstart.methods.registry import build_method, methods
@@ -224,3 +225,64 @@ def test_a_curve_goes_on_where_it_was_cut_off(timed: Path, tmp_path: Path) -> No
 def test_a_run_without_checkpoints_of_its_epochs_has_no_curve(copied: Path) -> None:
     with pytest.raises(UserError, match="kept no checkpoints of its epochs; train it again with keep 1"):
         bench(["digits/fgsm"], [0], "fgsm", copied, n=40, overrides=SHORT, time=True)
+
+
+# -- one setting varied ----------------------------------------------------------------------------------------------
+
+
+def test_an_ablation_has_the_recipe_as_it_is_and_each_variant() -> None:
+    overrides = {"epochs": 3, "method_args": {"generator_lr": 0.01}}
+    planned = plan(["digits/fgsm-sdi"], [0, 1], overrides, "method_args.generator_every=[1, 20]")
+    assert [(stem_of(name, recipe.seed), recipe.method_args.get("generator_every")) for name, recipe in planned] == [
+        ("digits-fgsm-sdi-0", None),
+        ("digits-fgsm-sdi-1", None),
+        ("digits-fgsm-sdi-generator_every=1-0", 1),
+        ("digits-fgsm-sdi-generator_every=1-1", 1),
+        ("digits-fgsm-sdi-generator_every=20-0", 20),
+        ("digits-fgsm-sdi-generator_every=20-1", 20),
+    ]
+    for _, recipe in planned:
+        assert recipe.epochs == 3
+        assert recipe.method_args["generator_lr"] == 0.01
+        assert recipe.method_args["generator_width"] == 16, "the book's own"
+
+
+def test_records_of_variants_go_by_their_names(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    like = json.loads((out / "records" / "digits-fgsm-0.json").read_text())
+
+    def instead(name: str, recipe: Recipe, *_: Any) -> dict[str, Any]:
+        return like | {"recipe_name": name, "recipe": asdict(recipe)}
+
+    monkeypatch.setattr("headstart.campaigns.bench.measure", instead)
+    table = bench(["digits/fgsm"], [0], "fgsm", tmp_path, n=40, vary="lr=[0.01, 0.02]")
+    assert [line.split(" | ")[0] for line in table.splitlines()[2:]] == [
+        "| digits/fgsm",
+        "| digits/fgsm lr=0.01",
+        "| digits/fgsm lr=0.02",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("vary", "said"),
+    [
+        ("lr", "vary is 'lr'; it must be FIELD="),
+        ("lr=0.1", "it must be FIELD="),
+        ("lr=[]", "it must be FIELD="),
+        ("=[1]", "it must be FIELD="),
+        ("lr=[1, 1]", "names a value twice"),
+        ("lr=[", "it must be FIELD="),
+    ],
+)
+def test_what_does_not_say_field_and_values_is_refused(vary: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        variants(vary)
+
+
+@pytest.mark.parametrize(
+    ("vary", "said"),
+    [("lrr=[1]", "unknown recipe field 'lrr'"), ("epochs=[0]", "epochs"), ("method_args=[1]", "method_args is 1")],
+)
+def test_bad_variants_are_refused_before_training(vary: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        bench(["digits/fgsm"], [0], "fgsm", tmp_path, vary=vary)
+    assert not list(tmp_path.iterdir())

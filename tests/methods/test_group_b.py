@@ -395,7 +395,7 @@ def test_liet_takes_the_published_settings() -> None:
         ("fgsm-mep", {"reset_every": -1}, {}),
         ("fgsm-law", {"reference": "start"}, {}),
         ("fgsm-fuap", {}, {"features": 0}),
-        ("sdi-pgi", {"conditioning": "noise"}, {}),
+        ("sdi-pgi", {"conditioning": "labels"}, {}),
     ],
 )
 def test_bad_settings_are_refused(name: str, settings: dict[str, Any], overrides: dict[str, Any]) -> None:

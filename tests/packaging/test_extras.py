@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-EXTRAS = ("plotly", "jinja2", "tensorboard", "huggingface_hub", "datasets", "sklearn", "scipy", "pyautoattack")
+EXTRAS = (
+    "captum",
+    "plotly",
+    "jinja2",
+    "tensorboard",
+    "huggingface_hub",
+    "datasets",
+    "sklearn",
+    "scipy",
+    "pyautoattack",
+)
 WITHOUT = f"""
 import sys
 

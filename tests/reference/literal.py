@@ -177,6 +177,7 @@ class LiteralSDI:
         generator: proposes eta / epsilon.
         every: k, the generator's period in batches of an epoch.
         true_weight: label smoothing, p of LS_p.
+        sees: what the generator is shown; "image+gradient" is the published input.
     """
 
     def __init__(
@@ -184,6 +185,7 @@ class LiteralSDI:
         net: nn.Module,
         generator: nn.Module,
         *,
+        sees: str = "image+gradient",
         epsilon: float = 8 / 255,
         relative_alpha: float = 1.0,
         every: int = 20,
@@ -192,7 +194,7 @@ class LiteralSDI:
         lr: float = 0.1,
         generator_lr: float = 1e-3,
     ) -> None:
-        self.net, self.generator = net, generator
+        self.net, self.generator, self.sees = net, generator, sees
         self.epsilon, self.alpha = epsilon, relative_alpha * epsilon
         self.every, self.classes, self.true_weight = every, classes, true_weight
         self.optimizer = torch.optim.SGD(net.parameters(), lr, momentum=0.9, weight_decay=5e-4)
@@ -203,8 +205,7 @@ class LiteralSDI:
         x = x.clone().detach().requires_grad_(True)
         labels = label_distribution(y, self.classes, self.true_weight, x)
         self.net.train()
-        (natural,) = torch.autograd.grad(F.cross_entropy(self.net(x), y), [x])
-        h = torch.cat([x, torch.sign(natural)], dim=1).detach()
+        h = self._input(x, y)
         if batch_index % self.every == 0:
             self.generator.train()
             self._zero_grad()
@@ -216,6 +217,15 @@ class LiteralSDI:
         loss.backward()
         self.optimizer.step()
         return loss.detach()
+
+    def _input(self, x: Tensor, y: Tensor) -> Tensor:
+        if self.sees == "image":
+            return x.detach()
+        if self.sees == "noise":
+            return torch.randn(x.shape)
+        (natural,) = torch.autograd.grad(F.cross_entropy(self.net(x), y), [x])
+        sign = torch.sign(natural)
+        return (sign if self.sees == "gradient" else torch.cat([x, sign], dim=1)).detach()
 
     def _robust_loss(self, x: Tensor, y: Tensor, h: Tensor, labels: Tensor) -> Tensor:
         eta = self.epsilon * self.generator(h)

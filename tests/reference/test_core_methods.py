@@ -80,6 +80,21 @@ def test_fgsm_sdi_is_the_literal_loop(relative_alpha: float) -> None:
     assert all((after[name] != before[name]).any() for name in before)
 
 
+@pytest.mark.parametrize("conditioning", ["gradient", "image", "noise"])
+def test_fgsm_sdi_whose_generator_sees_less_is_the_literal_loop(conditioning: str) -> None:
+    data, ours, theirs = batches(8), tiny_net(), tiny_net()
+    method = build_sdi(conditioning=conditioning)
+    generator = copy_generator(generator_of(method), LiteralGenerator(in_channels=3, width=8))
+    loop = LiteralSDI(theirs, generator, sees=conditioning, every=EVERY, lr=0.05)
+    torch.manual_seed(5)
+    losses = run_method(method, ours, data, epochs_of=PER_EPOCH)
+    torch.manual_seed(5)
+    expected = [loop.step(x, y, i % PER_EPOCH).item() for i, (x, y, _) in enumerate(data)]
+    assert losses == pytest.approx(expected, abs=TOLERANCE)
+    assert_same_state(ours, theirs)
+    assert_same_state(generator_of(method), generator)
+
+
 @pytest.mark.parametrize(
     "settings",
     [{}, {"label_smoothing": 0.4, "box": True, "relative_alpha": 0.5, "generator_width": 8, "generator_every": 3}],
@@ -129,6 +144,7 @@ def test_fgsm_sdi_boxes_when_told() -> None:
         ("image+memory", 6, Passes(4, 3, 1), Passes(2, 1, 1)),
         ("gradient", 3, Passes(5, 4, 1), Passes(3, 2, 1)),
         ("image", 3, Passes(4, 3, 1), Passes(2, 1, 1)),
+        ("noise", 3, Passes(4, 3, 1), Passes(2, 1, 1)),
     ],
 )
 def test_fgsm_sdi_conditioning(conditioning: str, channels: int, kth: Passes, ordinary: Passes) -> None:
@@ -145,9 +161,9 @@ def test_fgsm_sdi_conditioning(conditioning: str, channels: int, kth: Passes, or
         for h in seen:
             assert h.shape == (8, channels, *IMAGE_SHAPE[1:])
             assert not h.requires_grad
-        if conditioning != "gradient":
+        if "image" in conditioning:
             assert torch.equal(seen[0][:, :3], batch[0])
-        if conditioning != "image":  # zero where nothing is remembered yet
+        if "gradient" in conditioning or "memory" in conditioning:  # zero where nothing is remembered yet
             assert set(seen[0][:, -3:].unique().tolist()) <= {-1.0, 0.0, 1.0}
 
 
@@ -202,7 +218,7 @@ def test_generator_schedule_sets_the_rate_of_its_optimizer() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"conditioning": "noise"}, {"generator_schedule": "step"}, {"generator_every": 0}, {"generator_width": 0}],
+    [{"conditioning": "labels"}, {"generator_schedule": "step"}, {"generator_every": 0}, {"generator_width": 0}],
 )
 def test_fgsm_sdi_refuses_bad_settings(settings: Settings) -> None:
     (value,) = settings.values()

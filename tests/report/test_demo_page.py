@@ -92,3 +92,15 @@ def test_markup_in_the_demos_values_stays_text(demo: Any, details: Any, parsed: 
     assert [tag for tag, _ in seen.tags].count("img") == [tag for tag, _ in harmless.tags].count("img")
     assert HOSTILE in seen.text
     assert f"image, {HOSTILE}" in [attributes.get("alt") for _, attributes in seen.tags]
+
+
+def test_the_demo_says_whether_linearity_warned(demo: Any, details: Any, parsed: Any) -> None:
+    assert "Local linearity over training" not in parsed(demo_page(demo, details)).text, "an older record has none"
+    for method, rows in details["curves"].items():
+        for row, value in zip(rows, (0.9, 0.4, 0.1) if method == "fgsm" else (0.9, 0.8, 0.6), strict=True):
+            row["linearity"] = value
+    page = demo_page(demo, details)
+    seen = parsed(page)
+    assert "The local linearity of fgsm fell below 0.60" in seen.text
+    assert "at epoch 2, before the collapse at epoch 3" in seen.text
+    assert page.count("local linearity</text>") == 1

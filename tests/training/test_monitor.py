@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from headstart.attacks.alignment import local_linearity
 from headstart.attacks.collapse import collapsed
 from headstart.core.threat import ThreatModel
 from headstart.data import ImageSet
-from headstart.training.monitor import Monitor
+from headstart.training.monitor import LINEARITY, Monitor
+from tests.helpers import tiny_net
 
 
 @pytest.mark.parametrize(
@@ -44,3 +46,23 @@ def test_monitor_measures_what_the_attacks_do(digits: ImageSet) -> None:
     assert measured == {"n": 20, "clean": 1.0, "fgsm": 0.5, "pgd": 0.5}
     assert network.training
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_validation_measures_linearity_and_disturbs_nothing(digits: ImageSet) -> None:
+    """The accuracies are those of ``measure``, the linearity that of the attacks' module on the first images."""
+    network = tiny_net(classes=10).train()
+    data = ImageSet(digits.images.expand(-1, -1, -1, 3), digits.labels, digits.classes, "digits")
+    monitor, threat = Monitor(data, torch.device("cpu")), ThreatModel(0.1)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    state = torch.get_rng_state()
+    found = monitor.validate(network, threat)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    assert all(p.grad is None for p in network.parameters())
+    assert network.training
+    assert {key: found[key] for key in ("n", "clean", "fgsm", "pgd")} == monitor.measure(network, threat)
+    x, y = monitor.images[:LINEARITY], monitor.labels[:LINEARITY]
+    x = x.contiguous(memory_format=torch.channels_last)  # in which order random numbers are laid out
+    draw = torch.Generator().manual_seed(1)
+    expected = local_linearity(network.eval(), x.float() / 255, y, threat, draw).mean().item()
+    assert found["linearity"] == pytest.approx(expected, abs=1e-5)

@@ -1,9 +1,9 @@
-"""How far the loss is from linear where a single step leads: a sign of coming catastrophic overfitting."""
+"""How far the loss is from linear inside the ball: a sign of catastrophic overfitting."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from headstart.attacks.scores import cross_entropy, input_gradient
 from headstart.core.threat import NORMS, ThreatModel
@@ -39,3 +39,25 @@ def pert_align(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -> T
     step = threat.box(x, threat.epsilon * threat.direction(before))
     after, _ = input_gradient(model, x + step, y, cross_entropy)
     return cosine(before, after)
+
+
+@torch.no_grad()
+def local_linearity(
+    model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: Generator | None = None
+) -> Tensor:
+    """cos(grad CE(f(x), y), grad CE(f(x + eta), y)) with eta uniform in the ball, boxed.
+
+    1 where the loss is linear in the ball; it falls to about 0 where a network collapses (Andriushchenko &
+    Flammarion, NeurIPS 2020, arXiv:2007.02617). GradAlign penalises 1 minus this.
+
+    Args:
+        model, x, y, threat: see ``pert_align``.
+        generator: source of eta, on the device of ``x``; the global one where None.
+
+    Returns:
+        The cosine of each sample, (B,).
+    """
+    here, _ = input_gradient(model, x, y, cross_entropy)
+    eta = threat.box(x, threat.uniform(x, generator=generator))
+    there, _ = input_gradient(model, x + eta, y, cross_entropy)
+    return cosine(here, there)

@@ -15,10 +15,11 @@ from safetensors.torch import load_file
 from headstart.campaigns import by_time
 from headstart.campaigns.folders import BenchFolder
 from headstart.campaigns.tables import Record, write_tables
+from headstart.campaigns.variation import variants
 from headstart.errors import SettingError, StorageError
 from headstart.evaluation.evaluate import evaluate
 from headstart.evaluation.suites import find_suite
-from headstart.recipes.reader import every_recipe, load_recipe
+from headstart.recipes.reader import every_recipe, load_recipe, merge
 from headstart.recipes.recipe import Recipe
 from headstart.runs.files import write_text
 from headstart.runs.folder import RunFolder
@@ -37,6 +38,7 @@ def bench(
     last: bool = False,
     time: bool = False,
     overrides: dict[str, Any] | None = None,
+    vary: str | None = None,
 ) -> str:
     """Train every recipe with every seed, evaluate the selected network, and return the table as Markdown.
 
@@ -50,6 +52,7 @@ def bench(
         n: only the first n test images.
         last: evaluate the weights that training ended with, too.
         time: keep every epoch's checkpoint, attack each with the suite, and add robustness by cost; see ``by_time``.
+        vary: a setting and its values: every recipe is trained as it is, and with each of them; see ``variants``.
 
     Raises:
         UserError: a bad recipe or suite, no seed, or an ``out`` that holds runs or records of other settings.
@@ -58,7 +61,7 @@ def bench(
     folder = BenchFolder(out)
     if not recipes:
         return write_tables(folder, *stored(folder))
-    planned = plan(recipes, seeds, {**({"keep": by_time.ALL} if time else {}), **(overrides or {})})
+    planned = plan(recipes, seeds, {**({"keep": by_time.ALL} if time else {}), **(overrides or {})}, vary)
     return write_tables(folder, *measure_all(folder, planned, suite, n, last, time))
 
 
@@ -68,7 +71,7 @@ def measure_all(
     """The records of all runs, and their curves if asked for, as ``bench`` has them."""
     records, curves = [], []
     for i, (name, recipe) in enumerate(planned, 1):
-        stem = f"{name.replace('/', '-').removesuffix('.yaml')}-{recipe.seed}"
+        stem = stem_of(name, recipe.seed)
         if not folder.record(stem).exists():
             LOG.info("%d/%d: %s, seed %d", i, len(planned), name, recipe.seed)
             measured = measure(name, recipe, suite, folder.run(stem), n, last)
@@ -98,19 +101,30 @@ def stored(folder: BenchFolder) -> tuple[list[Record], list[Record]]:
     return records, curves
 
 
-def plan(recipes: Sequence[str], seeds: Sequence[int], overrides: dict[str, Any]) -> list[tuple[str, Recipe]]:
-    """Names and recipes of all runs, recipe by recipe.
+def plan(
+    recipes: Sequence[str], seeds: Sequence[int], overrides: dict[str, Any], vary: str | None = None
+) -> list[tuple[str, Recipe]]:
+    """Names and recipes of all runs, recipe by recipe and variant by variant.
 
     Raises:
         UserError: a bad recipe, or nothing to train.
     """
     if not seeds:
         raise SettingError("nothing to train: give at least one seed")
+    changes = {"": overrides}
+    if vary:
+        changes |= {f" {label}": merge(overrides, fields) for label, fields in variants(vary).items()}
     return [
-        (name, load_recipe(name, **{**overrides, "seed": seed}))
+        (name + label, load_recipe(name, **{**fields, "seed": seed}))
         for name in expanded(recipes)
+        for label, fields in changes.items()
         for seed in sorted(set(seeds))
     ]
+
+
+def stem_of(name: str, seed: int) -> str:
+    """What the record and the run of a recipe with a seed are called."""
+    return f"{name.replace('/', '-').replace(' ', '-').replace('.yaml', '')}-{seed}"
 
 
 def expanded(recipes: Sequence[str]) -> list[str]:

@@ -28,12 +28,19 @@ def add_arguments(sub: ArgumentParser) -> None:
         help="attack every epoch's checkpoint too, and draw robustness against seconds of training",
     )
     sub.add_argument("--set", type=dict[str, Any], default={}, help="recipe fields for all, such as --set.epochs 5")
+    sub.add_argument(
+        "--vary",
+        type=Optional[str],
+        default=None,
+        metavar="FIELD=[VALUE,...]",
+        help="an ablation: each recipe as it is and with each value, such as method_args.generator_every=[1,20]",
+    )
 
 
 def run(options: Namespace) -> int:
     """Run it; the exit code."""
     from headstart.campaigns.bench import bench
 
-    how = {"n": options.n, "last": options.last, "time": options.time, "overrides": dict(options.set)}
-    print(bench(options.recipes or [], options.seeds, options.suite, options.out, **how))
+    how = {"n": options.n, "last": options.last, "time": options.time, "vary": options.vary}
+    print(bench(options.recipes or [], options.seeds, options.suite, options.out, overrides=dict(options.set), **how))
     return 0

@@ -11,7 +11,20 @@ from types import ModuleType
 
 from jsonargparse import ArgumentParser
 
-from headstart.commands import bench, compare, demo, evaluate, export, list, pull, push, report, sweep, train
+from headstart.commands import (
+    bench,
+    compare,
+    demo,
+    evaluate,
+    export,
+    inspect,
+    list,
+    pull,
+    push,
+    report,
+    sweep,
+    train,
+)
 from headstart.commands.flags import Help
 from headstart.errors import LostProcess, SettingError, UserError, unknown
 from headstart.fields import describe
@@ -23,6 +36,7 @@ COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "evaluate": (evaluate, "measure robust accuracy under a suite of attacks"),
     "sweep": (sweep, "robust accuracy over a growing epsilon, which must reach zero"),
     "compare": (compare, "two models on the same images: is one more robust?"),
+    "inspect": (inspect, "look inside networks: loss surfaces, starts, Grad-CAM, margins; a page and figures"),
     "bench": (bench, "recipes x seeds, resumable, with mean and deviation"),
     "report": (report, "one self-contained page over runs"),
     "export": (export, "a trained network as ONNX, TorchScript, a state dict or RobustBench's files"),

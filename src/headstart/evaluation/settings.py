@@ -73,6 +73,8 @@ class EvaluationSettings:
 FIELDS = tuple(field.name for field in dataclasses.fields(EvaluationSettings))
 NOT_SWEPT = ("devices", "search_precision", "transfer_from")
 """Settings that ``sweep`` does without."""
+NOT_INSPECTED = ("suite", "n", *NOT_SWEPT)
+"""Settings that ``inspect`` does without."""
 
 
 def settings_from(fields: dict[str, Any], **given: Any) -> EvaluationSettings:

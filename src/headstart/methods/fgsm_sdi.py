@@ -45,7 +45,7 @@ def build(
         box: clip the training perturbation to the image box. The published code never does, and so trains on
             points outside the threat model.
         conditioning: what the generator sees. "image+memory" saves the clean-gradient pass (the method
-            sdi-memory); so does "image", which collapses: an ablation.
+            sdi-memory); so do the ablations "image" and "noise".
         generator_width: 64 in the paper; a small target network is outweighed by that, take 16.
         generator_every: k; None takes the published 20, or less in runs so short that the generator would get
             fewer than 200 updates.

@@ -17,7 +17,7 @@ from headstart.errors import SettingError
 from headstart.parts.losses import cross_entropy
 from headstart.parts.memory import SampleMemory
 
-Conditioning = Literal["image+gradient", "image+memory", "gradient", "image"]
+Conditioning = Literal["image+gradient", "image+memory", "gradient", "image", "noise"]
 GeneratorSchedule = Literal["constant", "multi-step", "cosine"]
 GENERATOR_UPDATES = 200  # fewest in a run: with some tens of updates the generator starves and the method collapses
 
@@ -72,7 +72,8 @@ class GeneratorInit(Init):
 
     With the conditioning "image+memory" the sign is that of the attack gradient at the sample's last visit, zero
     before the second. It is kept as int8, one byte per pixel and channel, in the frame of the image: crop and flip
-    are undone when it is stored and redone when it is read, with zeros where the last crop saw nothing.
+    are undone when it is stored and redone when it is read, with zeros where the last crop saw nothing. With "noise"
+    h is standard normal numbers of the image's shape, fresh in every update: G sees nothing of the sample.
 
     Every ``every``-th batch of an epoch, G first takes an ascent step of its own on the same robust loss. Its
     gradient flows through delta = P(delta0 + alpha * sign g) alone, g a constant; where P clips, it stops. With
@@ -130,6 +131,8 @@ class GeneratorInit(Init):
         """What G sees, (B, 2C or C, H, W)."""
         if self.conditioning == "image":
             return step.x
+        if self.conditioning == "noise":
+            return torch.randn_like(step.x)
         sign = self.gradient_sign(target, step)
         return sign if self.conditioning == "gradient" else torch.cat([step.x, sign], dim=1)
 

@@ -10,6 +10,7 @@ import numpy as np
 from headstart.report import plots
 from headstart.report.colours import colour
 from headstart.report.headline import bargain, headline, strongest_attack
+from headstart.report.linearity import linearity_section
 from headstart.report.numbers import budget, sampling_interval
 from headstart.report.pictures import perturbation, picture
 from headstart.report.reading import Json
@@ -45,6 +46,7 @@ def demo_page(demo: Json, details: Json) -> str:
         results=_results(results, details.get("passes") or {}, colours),
         lines=plots.lines_of(curves.values()),
         panels=_panels(curves, collapse, colours),
+        linearity=linearity_section(curves, {m: (seen or {}).get("epoch") for m, seen in collapse.items()}, colours),
         cost=_cost(results, n, colours),
         samples=samples and _samples(samples, demo["epsilon"], colours),
     )

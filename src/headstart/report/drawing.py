@@ -37,6 +37,11 @@ def new(width: float, height: float, rows: int = 1, columns: int = 1, **options:
         return figure, figure.subplots(rows, columns, **options)
 
 
+def legend(axes: Any, place: str, **options: Any) -> None:
+    """A legend in the ink of the axes, without a frame: outside of ``new`` the style is matplotlib's own."""
+    axes.legend(loc=place, frameon=False, labelcolor=axes.xaxis.label.get_color(), **options)
+
+
 def svg(figure: Figure) -> str:
     """The figure as an ``<svg>`` element that takes its text colour and its width from the page."""
     from matplotlib import rc_context

@@ -5,12 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from headstart.attacks.alignment import local_linearity
 from headstart.attacks.fgsm import fgsm
 from headstart.attacks.pgd import pgd
 from headstart.core import distributed
 from headstart.core.modes import evaluating
 from headstart.core.threat import ThreatModel
 from headstart.data.images import ImageSet
+
+LINEARITY = 256  # images on which local linearity is measured: two gradients of each, a fifth of a PGD-10
 
 
 class Monitor:
@@ -21,6 +24,16 @@ class Monitor:
         share = slice(distributed.rank(), None, distributed.world_size())
         self.images, self.labels = images[share].to(device), labels[share].to(device)
         self.batch_size, self.device = batch_size, device
+
+    def validate(self, module: nn.Module, threat: ThreatModel) -> dict[str, float]:
+        """What ``measure`` finds on all images, and the mean ``linearity`` of the loss on the first ``LINEARITY``."""
+        count = min(len(self.labels), self.batch_size, -(-LINEARITY // distributed.world_size()))
+        x = self._batch(slice(0, count))
+        draw = torch.Generator(self.device).manual_seed(1)
+        with evaluating(module):
+            cosines = local_linearity(module, x, self.labels[:count], threat, draw)
+        total, n = distributed.sum_(torch.stack([cosines.sum(), cosines.new_tensor(count)])).tolist()
+        return {**self.measure(module, threat), "linearity": total / n}
 
     def measure(self, module: nn.Module, threat: ThreatModel, first: int | None = None) -> dict[str, float]:
         """Accuracies as fractions under the threat model in force, and n, the number of images.
@@ -36,10 +49,12 @@ class Monitor:
         with evaluating(module):
             for begin in range(0, count, self.batch_size):
                 rows = slice(begin, min(begin + self.batch_size, count))
-                x = self.images[rows].float().div_(255).contiguous(memory_format=torch.channels_last)
-                counts += self._correct(module, x, self.labels[rows], threat, draw)
+                counts += self._correct(module, self._batch(rows), self.labels[rows], threat, draw)
         n, clean, single, multi = distributed.sum_(counts).tolist()
         return {"n": int(n), "clean": clean / n, "fgsm": single / n, "pgd": multi / n}
+
+    def _batch(self, rows: slice) -> Tensor:
+        return self.images[rows].float().div_(255).contiguous(memory_format=torch.channels_last)
 
     @staticmethod
     def _correct(module: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, draw: torch.Generator) -> Tensor:

@@ -204,9 +204,9 @@ class Trainer:
         """
         learner, adversarial = self.learner, self.learner.method.adversarial
         with self.stopwatch.counting("validation"):
-            row["val"] = live = self.monitor.measure(learner.selected, threat)
+            row["val"] = live = self.monitor.validate(learner.selected, threat)
             if learner.average:
-                row["live"] = live = self.monitor.measure(learner.network, threat)
+                row["live"] = live = self.monitor.validate(learner.network, threat)
         row["collapsed"] = adversarial and collapsed(live)
         kind = "pgd" if adversarial else "clean"
         lags = live[kind] > row["val"][kind]
