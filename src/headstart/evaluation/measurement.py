@@ -17,6 +17,7 @@ from headstart.core import distributed
 from headstart.core.threat import ThreatModel
 from headstart.errors import DataError, WeightsError
 from headstart.evaluation.attacker import Attacker
+from headstart.evaluation.gradients import Gradients, examine
 from headstart.evaluation.outcome import Evidence, Outcome, Round
 from headstart.evaluation.precision import float32
 from headstart.evaluation.probe import Probe, probe
@@ -25,7 +26,7 @@ from headstart.evaluation.resume import Partial, fingerprint
 from headstart.evaluation.search import Bfloat16, folded
 from headstart.evaluation.suites import ATTACKS, SUITES, Task
 from headstart.evaluation.verdict import verdict_of
-from headstart.evaluation.warnings import warnings_of_forward
+from headstart.evaluation.warnings import warnings_of_forward, warnings_of_gradients
 
 CHECKED, FOLDED = 250, 32
 """Images of the first batch on which the model's forward pass is examined, and on which a folded copy must agree."""
@@ -136,7 +137,8 @@ class Measurement:
         folded: they search on a copy with batch-norm folded into the convolutions.
         names: the attacks that count, in the order they are run.
         not_run: attacks of the suite that do not apply, with the reason.
-        warnings: what the forward pass shows of the model before any attack.
+        gradients: what finite differences show of the gradient; None where they would mean nothing.
+        warnings: what the model shows before any attack.
         outcome: what is known of each image.
         began: when it began, by ``time.perf_counter``, as if it had never been interrupted.
 
@@ -159,8 +161,9 @@ class Measurement:
         self.outcome = classify_clean(model, images, plan.batch_size, keep_examples)
         x, y = images.batch(torch.arange(min(len(images), plan.batch_size, CHECKED)))
         probed = probe(model, x, y)
-        self.warnings = warnings_of_forward(probed)
         self.task, self.folded = self._task(x, y, probed, source)
+        self.gradients = self._gradients(x, y, probed)
+        self.warnings = [*warnings_of_forward(probed), *warnings_of_gradients(self.gradients, plan.search_precision)]
         suite = SUITES[plan.suite].attacks
         self.not_run = {name: why for name in suite if (why := ATTACKS[name].skipped(self.task))}
         self.names = [name for name in suite if name not in self.not_run]
@@ -181,6 +184,13 @@ class Measurement:
             queried = Bfloat16(queried)
         classes, random, alone = self.outcome.evidence.classes, probed.random, probed.alone
         return Task(queried, plan.threat, classes, x.device, plan.seed, random, alone, source), copy is not None
+
+    def _gradients(self, x: Tensor, y: Tensor, probed: Probe) -> Gradients | None:
+        """What finite differences show; they mean nothing where images share an answer or chance has a say."""
+        plan, tf32 = self.plan, self.plan.search_precision == "tf32"
+        if not probed.alone:
+            return None
+        return examine(self.model, self.task.model, x, y, plan.threat, tf32=tf32, seed=plan.seed)
 
     def attack_all(self, progress: bool) -> None:
         """Run the attacks that the outcome does not know yet, in order.
