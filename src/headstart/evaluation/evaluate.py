@@ -115,7 +115,7 @@ def evaluate_model(
         UserError: arguments unlike the above, an unknown suite, a full memory, or a file that cannot be written.
     """
     images = Images(x, y, torch.device(device) if device is not None else device_of(model))
-    plan = _plan(settings, threat, images.device, transfer_from)
+    plan = plan_of(settings, threat, images.device, transfer_from)
     measured = _measured(model, images, plan, transfer_from, partial, save_examples is not None, progress)
     if save_examples is not None and distributed.rank() == 0:
         _save_examples(save_examples, measured)
@@ -127,9 +127,10 @@ def device_of(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
-def _plan(
+def plan_of(
     settings: EvaluationSettings, threat: ThreatModel, device: torch.device, transfer_from: nn.Module | None
 ) -> Plan:
+    """The settings with nothing left open, for a device; SettingError where they contradict each other."""
     if "transfer" not in find_suite(settings.suite).attacks and transfer_from is not None:
         raise SettingError(f"transfer_from is for suite 'full'; suite {settings.suite!r} has no transfer attack")
     check_search_precision(settings.search_precision, device)

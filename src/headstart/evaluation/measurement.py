@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from headstart.core import distributed
 from headstart.core.threat import ThreatModel
 from headstart.errors import DataError, WeightsError
 from headstart.evaluation.attacker import Attacker
+from headstart.evaluation.estimate import duration_of, pace_of
 from headstart.evaluation.gradients import Gradients, examine
 from headstart.evaluation.outcome import Evidence, Outcome, Round
 from headstart.evaluation.precision import float32
@@ -27,6 +29,8 @@ from headstart.evaluation.search import Bfloat16, folded
 from headstart.evaluation.suites import ATTACKS, SUITES, Task
 from headstart.evaluation.verdict import verdict_of
 from headstart.evaluation.warnings import warnings_of_forward, warnings_of_gradients
+
+logger = logging.getLogger(__name__)
 
 CHECKED, FOLDED = 250, 32
 """Images of the first batch on which the model's forward pass is examined, and on which a folded copy must agree."""
@@ -199,11 +203,23 @@ class Measurement:
         numbers of a batch follow from seed, attack and its place among the attack's batches, so neither a restart nor
         the number of processes changes anything.
         """
+        if progress and distributed.rank() == 0:
+            self._foretell()
         with AttackProgress(progress and distributed.rank() == 0) as display:
             for name, attacker in self.attackers.items():
                 if name not in self.outcome.seconds:
                     self._attack(name, attacker, display)
                     self.partial.save(self.outcome)
+
+    def _foretell(self) -> None:
+        """Say how long the attacks will take that are not done yet."""
+        names = [name for name in self.names if name not in self.outcome.seconds]
+        right = self.outcome.evidence.clean.nonzero().squeeze(1)
+        if names and len(right):
+            batch = self.images.batch(right[: self.plan.batch_size])
+            pace, size = pace_of(self.task.model, *batch), self.plan.batch_size
+            expected = duration_of(names, len(right), pace, self.task.classes, size, distributed.world_size())
+            logger.info(f"{self.plan.suite} on {len(self.images):,} images: {expected}")
 
     def _attack(self, name: str, attacker: Attacker, display: AttackProgress) -> None:
         began = time.perf_counter()
