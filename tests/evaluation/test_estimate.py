@@ -44,7 +44,7 @@ class Ticking(Wrapped):
 def test_the_passes_are_those_that_the_attacks_make(classes: int, names: tuple[str, ...]) -> None:
     model = Counting()
     model.model = Linear(classes).requires_grad_(False)
-    x = linear_task(1)[1]
+    x = linear_task(2)[1]
     y = model(x).argmax(1)
     task = Task(model, ThreatModel(1e-4), classes, x.device, random=True, alone=False)
     for name in names:

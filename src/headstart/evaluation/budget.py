@@ -149,11 +149,12 @@ def cards(pace: Pace, seconds: float, total: int, classes: int, batch_size: int)
     """How many of ``total`` images to deal: as many as there is time to attack with FGSM, PGD, APGD-CE and APGD-T.
 
     Three of four are taken to be classified correctly and to stand before FGSM and PGD, three of five before APGD-CE,
-    half before APGD-T. Where that makes fewer than ``LEAST``, so many are dealt all the same, if they can be classified
-    in a quarter of the time.
+    half before APGD-T. Where that makes fewer than ``LEAST``, so many are dealt all the same, if a quarter of the time
+    is enough to classify them and to look at model and gradient.
     """
     shares = {"fgsm": 0.75, "pgd-10": 0.75, "apgd-ce": 0.6, "apgd-t": 0.5}
     costs = [(share, cost_of(name, classes, pace)) for name, share in shares.items()] + [(1.0, pace.forward)]
     each = sum(share * (cost.each + cost.fixed / batch_size) for share, cost in costs)
-    least = min(LEAST, int(seconds / (4 * max(pace.forward.each, 1e-12))))
+    before = 2.5 * pace.forward.each + 2 * pace.both.each  # the passes of ``classify_clean`` and ``probe``
+    least = min(LEAST, int(seconds / 4 / max(before, 1e-12)))
     return max(1, min(total, max(int(seconds / max(each, 1e-12)), least)))
