@@ -174,6 +174,13 @@ def test_wrong_values_are_refused_in_one_line(run: Path, capsys: Capture, flags:
     assert error.count("\n") == 1
 
 
+def test_what_is_no_classifier_is_refused() -> None:
+    x, y = linear_task(4)[1:]
+    for network in (nn.Identity(), nn.Flatten(0)):
+        with pytest.raises(UserError, match="it must return logits"):
+            bound_model(network, x, y, THREAT, EvaluationSettings(), 1.0)
+
+
 def test_from_python() -> None:
     x, y = linear_task(20)[1:]
     found = headstart.evaluate(

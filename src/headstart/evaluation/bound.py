@@ -17,9 +17,9 @@ from headstart.errors import SettingError, extra
 from headstart.evaluation.budget import AT_ONCE, Hunt, cards
 from headstart.evaluation.devices import pick_device
 from headstart.evaluation.estimate import Clock, pace_of
-from headstart.evaluation.evaluate import device_of, plan_of
+from headstart.evaluation.evaluate import device_of, enough_memory, plan_of
 from headstart.evaluation.masking import guessing, no_answer
-from headstart.evaluation.measurement import Images, Measurement, ready
+from headstart.evaluation.measurement import Images, Measurement, classify_clean, ready
 from headstart.evaluation.resume import checksum
 from headstart.evaluation.settings import EvaluationSettings, named, settings_from
 from headstart.evaluation.subject import Source, find_subject
@@ -145,13 +145,13 @@ def bound_model(
     plan = replace(plan_of(settings, threat, images.device, None), suite="fgsm")
     deck = torch.randperm(len(images), generator=torch.Generator().manual_seed(plan.seed))
     forked = torch.random.fork_rng([images.device] if images.device.type == "cuda" else [])
-    with ready(model, images.device), forked:
+    with ready(model, images.device), forked, enough_memory(images.device, plan.batch_size):
         torch.manual_seed(plan.seed)
         batch = images.batch(deck[: plan.batch_size])
-        with torch.no_grad():
-            classes = model(batch[0][:1]).shape[-1]
+        first = Images(x[deck[:1]], y[deck[:1]], images.device)
+        classes = classify_clean(model, first, 1, keep_examples=False).evidence.classes
         pace = pace_of(model, *batch, clock)
-        n = cards(pace, budget - (clock() - began), len(images), max(2, classes), plan.batch_size)
+        n = cards(pace, budget - (clock() - began), len(images), classes, plan.batch_size)
         rows = deck[:n]
         measured = Measurement(model, Images(x[rows], y[rows], images.device), plan)
         pace = pace_of(measured.task.model, *batch, clock)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -150,16 +152,22 @@ def _measured(
     """The measurement, finished."""
     device, size = images.device, plan.batch_size
     forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
-    with ready(model, device), ready(source, device), forked:
+    with ready(model, device), ready(source, device), forked, enough_memory(device, size):
         torch.manual_seed(plan.seed)
-        try:
-            measured = Measurement(model, images, plan, source=source, partial=partial, keep_examples=keep_examples)
-            measured.attack_all(progress)
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(
-                f"{device} has not enough memory for batches of {size}: try batch_size={max(1, size // 2)}"
-            ) from error
+        measured = Measurement(model, images, plan, source=source, partial=partial, keep_examples=keep_examples)
+        measured.attack_all(progress)
     return measured
+
+
+@contextmanager
+def enough_memory(device: torch.device, batch_size: int) -> Iterator[None]:
+    """Inside, a full memory is the user's error: OutOfMemory, with a smaller size of batches."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"{device} has not enough memory for batches of {batch_size}: try batch_size={max(1, batch_size // 2)}"
+        ) from error
 
 
 def _copies(subject: Subject, data: Any) -> list[str]:
