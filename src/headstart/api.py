@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from headstart.core import TaskInfo
 from headstart.core.threat import ThreatModel
 from headstart.data import ImageSet, from_python
+from headstart.evaluation.bound import Bound, bound
 from headstart.evaluation.evaluate import evaluate as evaluate_by_settings
 from headstart.evaluation.result import Evaluation
 from headstart.fields import pixel_fraction
@@ -66,11 +67,30 @@ def train(
     )
 
 
+@overload
+def evaluate(
+    source: str | Path | nn.Module, *, budget: None = None, progress: bool = True, **arguments: Any
+) -> Evaluation: ...
+
+
+@overload
+def evaluate(
+    source: str | Path | nn.Module, *, budget: float | str, progress: bool = True, **arguments: Any
+) -> Bound: ...
+
+
 @functools.wraps(evaluate_by_settings)
-def evaluate(source: str | Path | nn.Module, *, progress: bool = True, **arguments: Any) -> Evaluation:
-    """As in ``headstart.evaluation.evaluate``, with its messages on stderr where ``progress`` is asked for."""
+def evaluate(
+    source: str | Path | nn.Module, *, budget: float | str | None = None, progress: bool = True, **arguments: Any
+) -> Evaluation | Bound:
+    """As in ``headstart.evaluation.evaluate``, with its messages on stderr where ``progress`` is asked for.
+
+    With a ``budget`` such as "10m", as in ``headstart.evaluation.bound``: an upper bound, and no suite.
+    """
     if progress:
         show_messages()
+    if budget is not None:
+        return bound(source, budget=budget, progress=progress, **arguments)
     return evaluate_by_settings(source, progress=progress, **arguments)
 
 

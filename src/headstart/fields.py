@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import operator
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from fractions import Fraction
@@ -142,3 +143,16 @@ def pixel_fraction(value: float | str) -> float:
         return float(Fraction(value.replace(" ", ""))) if isinstance(value, str) else float(value)
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise SettingError(f"epsilon is {value!r}; write a pixel fraction such as 8/255 or 0.03") from error
+
+
+def duration(name: str, value: float | str) -> float:
+    """Seconds, of a number of them or of a text such as 90s, 10m or 1.5h.
+
+    Raises:
+        SettingError: neither, or not above 0.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value).strip())
+    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if seconds == 0 or isinstance(value, bool):
+        raise SettingError(f"{name} is {value!r}; write a time above 0 such as 90s, 10m or 1.5h")
+    return seconds

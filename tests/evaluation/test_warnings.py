@@ -5,7 +5,9 @@ What each warning means is documented; here it is also checked that the document
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,30 @@ from torch import Tensor, nn
 
 import headstart
 from headstart.core.threat import ThreatModel
-from headstart.evaluation import warnings as masking
+from headstart.evaluation import warnings
+from headstart.evaluation.masking import warnings_of_attacks
 from headstart.evaluation.outcome import Evidence
 from headstart.evaluation.result import Evaluation
-from headstart.evaluation.warnings import warnings_of_attacks, warnings_of_overlap
+from headstart.evaluation.warnings import warnings_of_overlap
 from tests.attacks.attack_models import Linear, Quantised, Wrapped, linear_task
 from tests.attacks.digit_models import EPSILON, digits, held_out, trained
+from tests.evaluation.dishonest import (
+    Deployed,
+    Leaking,
+    Negated,
+    OtherInBfloat16,
+    OverflowingOffTheGrid,
+    SeededByImage,
+    Shuffled,
+    StraightThrough,
+    Times,
+    TwiceSoftmax,
+    Watchful,
+)
 from tests.evaluation.measuring import measure
 
 ROOT = Path(headstart.__file__).parents[2]
+GUIDE = (ROOT / "docs" / "evaluation.md").read_text()
 
 
 def run(model: nn.Module, x: Tensor, y: Tensor, epsilon: float, suite: str = "pgd", **more: Any) -> Evaluation:
@@ -36,12 +53,15 @@ def sections_of(warnings: list[str]) -> list[str]:
 
 
 def test_every_warning_points_to_a_section_that_exists() -> None:
-    headings = re.findall(r"^#+ (.*)$", (ROOT / "docs" / "evaluation.md").read_text(), re.M)
+    headings = re.findall(r"^#+ (.*)$", GUIDE, re.M)
     anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
     package = ROOT / "src" / "headstart"
     named = {s for file in package.rglob("*.py") for s in re.findall(r'caution\(\s*"([\w-]+)"', file.read_text())}
-    assert len(named) >= 13
+    assert len(named) >= 21
     assert named <= anchors
+    rows = re.findall(r"^\| \[`([\w-]+)`\]\(#([\w-]+)\) \| [^|]+ \| [^|]+ \| [^|]+ \|$", GUIDE, re.M)
+    assert all(name == anchor for name, anchor in rows)
+    assert sorted(name for name, _ in rows) == sorted(named), "one row of the table for each warning"
 
 
 def test_a_collapsed_model_is_named_as_such() -> None:
@@ -111,6 +131,62 @@ def test_batch_norm_in_training_mode_is_noticed() -> None:
     assert {"parts-left-in-training-mode", "predictions-that-depend-on-the-batch"} <= set(found)
 
 
+# Models that deceive -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "suite", "sections"),
+    [
+        (Negated, "pgd", ["wrong-gradient"]),
+        (Shuffled, "pgd", ["wrong-gradient"]),
+        (Leaking, "pgd", ["gradient-that-shows-little"]),
+        (Watchful, "light", ["other-answers-under-autograd", "wrong-gradient", "fgsm-stronger-than-pgd"]),
+        (Deployed, "light", ["other-answers-under-autograd"]),
+        (TwiceSoftmax, "light", ["probabilities-instead-of-logits"]),
+        (functools.partial(Times, factor=1e-6), "light", ["logits-too-small"]),
+        (SeededByImage, "light", ["noise-drawn-from-the-image"]),
+        (OverflowingOffTheGrid, "light", ["logits-not-finite"]),
+        (StraightThrough, "light", []),
+        (functools.partial(Times, factor=3.0), "light", []),
+    ],
+)
+def test_each_way_to_deceive_is_named(kind: Callable[[nn.Module], nn.Module], suite: str, sections: list[str]) -> None:
+    x, y = held_out(40)
+    assert sections_of(run(kind(trained("pgd-at")).eval(), x, y, EPSILON, suite).warnings) == sections
+
+
+def test_a_negated_gradient_flatters_where_it_is_believed() -> None:
+    honest = trained("pgd-at")
+    x, y = held_out(40)
+    result = run(Negated(honest), x, y, EPSILON, "light")
+    assert result.robust > run(honest, x, y, EPSILON, "light").robust + 0.3, "nothing was masked"
+    assert "along the gradient the logits change by -1 times what it says" in result.warnings[-1]
+
+
+def test_a_gradient_that_only_the_search_gets_wrong_is_noticed() -> None:
+    linear, x, y = linear_task(40)
+    model = OtherInBfloat16(linear)
+    assert sections_of(run(model, x, y, 2 / 255, "light").warnings) == []
+    result = run(model, x, y, 2 / 255, "light", search_precision="bf16")
+    assert sections_of(result.warnings) == ["other-gradient-in-the-search"]
+    assert "searching in bf16, attacks see a gradient with cosine -" in result.warnings[-1]
+
+
+def test_noise_drawn_from_the_image_is_no_catastrophic_overfitting() -> None:
+    x, y = held_out(60)
+    result = run(SeededByImage(trained("standard")), x, y, 0.08)
+    assert result.attacks["pgd-50"] < result.attacks["fgsm"] / 3, "fifty draws against one"
+    assert "catastrophic-overfitting" not in sections_of(result.warnings)
+
+
+def test_images_without_an_answer_are_counted() -> None:
+    x, y = held_out(40)
+    result = run(OverflowingOffTheGrid(trained("pgd-at")), x, y, EPSILON, "light")
+    assert result.robust == 0.0
+    (found,) = [warning for warning in result.warnings if "not finite" in warning]
+    assert f"the logits of {round(40 * result.clean)} images are not finite" in found
+
+
 def evidence(n: int, classes: int = 10, **broken: set[int]) -> Evidence:
     """All of ``n`` images right when clean, and under each attack all but the rows given."""
     made = Evidence(classes, torch.ones(n, dtype=torch.bool), torch.zeros(n, dtype=torch.bool), torch.ones(n).bool())
@@ -132,6 +208,14 @@ def test_what_square_alone_breaks_is_counted_once() -> None:
     found = warnings_of_attacks(evidence(50, fgsm={0}, apgd_t={0, 1}, square={2, 3, 4}))
     assert sections_of(found) == ["black-box-stronger-than-white-box"]
     assert "Square, which uses no gradient, breaks 3 images" in found[0]
+
+
+def test_a_targeted_loss_that_does_far_better_is_noticed() -> None:
+    found = warnings_of_attacks(evidence(30, fgsm=set(), apgd_ce={0, 1}, apgd_t=set(range(19))))
+    assert sections_of(found) == ["cross-entropy-misled"]
+    assert "apgd-ce leaves 93.3 % and apgd-t 36.7 %" in found[0]
+    smoothed = evidence(30, fgsm=set(range(8)), pgd_20=set(range(12)), cw_20=set(range(16)))
+    assert warnings_of_attacks(smoothed) == [], "smoothed labels flatter the cross-entropy, and mislead nobody"
 
 
 def test_test_images_that_are_copies_of_training_images_are_found() -> None:
@@ -160,7 +244,7 @@ def test_a_subset_says_how_uncertain_it_is() -> None:
     (found,) = [w for w in run(model, x, y, 1 / 255, "fgsm", total=400).warnings if "40 of 400" in w]
     assert "by up to 15.5 points (95 % interval)" in found
     assert sections_of([found]) == ["part-of-the-test-set"]
-    assert masking.warnings_of_subset(400, 400) == []
+    assert warnings.warnings_of_subset(400, 400) == []
 
 
 def test_guessing_is_noticed() -> None:

@@ -125,6 +125,7 @@ def make_run(name: str, method: str = "fgsm-rs", seed: int = 0, robust: float | 
         "config": {"method": method, "seed": seed, "epsilon": 8 / 255},
         "metrics": rows,
         "evaluation": None if robust is None else evaluation,
+        "bound": None,
         "sweep": {
             "suite": "pgd",
             "n": 1000,

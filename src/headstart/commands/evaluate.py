@@ -27,6 +27,10 @@ def add_arguments(sub: ArgumentParser) -> None:
     sub.add_argument("--save_examples", type=Optional[Path], default=None, help=".safetensors for the worst examples")
     sub.add_argument("--out", type=Optional[Path], default=None, help="JSON file; default evaluation.json in the run")
     sub.add_argument(
+        "--budget", type=Optional[str], default=None, metavar="TIME",
+        help="spend 90s, 10m or 1.5h on the tightest upper bound, in place of a suite; record bound.json in the run",
+    )  # fmt: skip
+    sub.add_argument(
         "--replay", type=Optional[Path], default=None, metavar="FILE",
         help="evaluate anew with the settings of this record; 0 where every verdict is the recorded one, else 1",
     )  # fmt: skip
@@ -35,14 +39,38 @@ def add_arguments(sub: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Run it; the exit code."""
     asked = {**given(options, EvaluationSettings), "save_examples": options.save_examples}
+    if options.budget is not None and options.replay is not None:
+        raise SettingError("budget and replay are given; a record is made anew by its suite, without a budget")
     if options.replay is not None:
         return _replay(options, asked)
     if options.source is None:
         raise SettingError("evaluate needs SOURCE (headstart evaluate --help)")
     out = options.out
     if out is None and Path(options.source).is_dir():
-        out = RunFolder(Path(options.source)).evaluation
+        folder = RunFolder(Path(options.source))
+        out = folder.evaluation if options.budget is None else folder.bound
+    if options.budget is not None:
+        return _bound(options.source, out, {**asked, "budget": options.budget})
     return _evaluate(options.source, out, asked)
+
+
+def _bound(source: str, out: Path | None, asked: dict[str, Any]) -> int:
+    from headstart.evaluation.bound import bound, bound_into
+
+    try:
+        found = bound(source, **asked) if out is None else bound_into(out, source, **asked)
+    except KeyboardInterrupt:
+        print("headstart: interrupted; nothing of an evaluation by budget is kept, run it again", file=sys.stderr)
+        return 130
+    print(f"{'clean':>12}  {found.clean:.2%}")
+    for name, fared in found.attacks.items():
+        print(f"{name:>12}  broke {fared['broken']} of {fared['tried']} images in {fared['seconds']:.0f} s")
+    low, high = found.interval
+    print(f"{'upper bound':>12}  {found.bound:.2%}, 95 % interval {low:.2%} to {high:.2%}")
+    print(f"{'':>12}  {found.n} of {found.total} images, dealt at random, in {found.seconds:.0f} s; not AutoAttack")
+    for warning in found.warnings:
+        print(f"warning: {warning}")
+    return 0
 
 
 def _evaluate(source: str, out: Path | None, asked: dict[str, Any]) -> int:

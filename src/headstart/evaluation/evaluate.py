@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -115,7 +117,7 @@ def evaluate_model(
         UserError: arguments unlike the above, an unknown suite, a full memory, or a file that cannot be written.
     """
     images = Images(x, y, torch.device(device) if device is not None else device_of(model))
-    plan = _plan(settings, threat, images.device, transfer_from)
+    plan = plan_of(settings, threat, images.device, transfer_from)
     measured = _measured(model, images, plan, transfer_from, partial, save_examples is not None, progress)
     if save_examples is not None and distributed.rank() == 0:
         _save_examples(save_examples, measured)
@@ -127,9 +129,10 @@ def device_of(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
-def _plan(
+def plan_of(
     settings: EvaluationSettings, threat: ThreatModel, device: torch.device, transfer_from: nn.Module | None
 ) -> Plan:
+    """The settings with nothing left open, for a device; SettingError where they contradict each other."""
     if "transfer" not in find_suite(settings.suite).attacks and transfer_from is not None:
         raise SettingError(f"transfer_from is for suite 'full'; suite {settings.suite!r} has no transfer attack")
     check_search_precision(settings.search_precision, device)
@@ -149,16 +152,22 @@ def _measured(
     """The measurement, finished."""
     device, size = images.device, plan.batch_size
     forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
-    with ready(model, device), ready(source, device), forked:
+    with ready(model, device), ready(source, device), forked, enough_memory(device, size):
         torch.manual_seed(plan.seed)
-        try:
-            measured = Measurement(model, images, plan, source=source, partial=partial, keep_examples=keep_examples)
-            measured.attack_all(progress)
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(
-                f"{device} has not enough memory for batches of {size}: try batch_size={max(1, size // 2)}"
-            ) from error
+        measured = Measurement(model, images, plan, source=source, partial=partial, keep_examples=keep_examples)
+        measured.attack_all(progress)
     return measured
+
+
+@contextmanager
+def enough_memory(device: torch.device, batch_size: int) -> Iterator[None]:
+    """Inside, a full memory is the user's error: OutOfMemory, with a smaller size of batches."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"{device} has not enough memory for batches of {batch_size}: try batch_size={max(1, batch_size // 2)}"
+        ) from error
 
 
 def _copies(subject: Subject, data: Any) -> list[str]:

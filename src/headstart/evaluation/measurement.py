@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from headstart.core import distributed
 from headstart.core.threat import ThreatModel
 from headstart.errors import DataError, WeightsError
 from headstart.evaluation.attacker import Attacker
+from headstart.evaluation.estimate import duration_of, pace_of
+from headstart.evaluation.gradients import Gradients, examine
 from headstart.evaluation.outcome import Evidence, Outcome, Round
 from headstart.evaluation.precision import float32
 from headstart.evaluation.probe import Probe, probe
@@ -25,7 +28,9 @@ from headstart.evaluation.resume import Partial, fingerprint
 from headstart.evaluation.search import Bfloat16, folded
 from headstart.evaluation.suites import ATTACKS, SUITES, Task
 from headstart.evaluation.verdict import verdict_of
-from headstart.evaluation.warnings import warnings_of_forward
+from headstart.evaluation.warnings import warnings_of_forward, warnings_of_gradients
+
+logger = logging.getLogger(__name__)
 
 CHECKED, FOLDED = 250, 32
 """Images of the first batch on which the model's forward pass is examined, and on which a folded copy must agree."""
@@ -136,7 +141,8 @@ class Measurement:
         folded: they search on a copy with batch-norm folded into the convolutions.
         names: the attacks that count, in the order they are run.
         not_run: attacks of the suite that do not apply, with the reason.
-        warnings: what the forward pass shows of the model before any attack.
+        gradients: what finite differences show of the gradient; None where they would mean nothing.
+        warnings: what the model shows before any attack.
         outcome: what is known of each image.
         began: when it began, by ``time.perf_counter``, as if it had never been interrupted.
 
@@ -159,8 +165,9 @@ class Measurement:
         self.outcome = classify_clean(model, images, plan.batch_size, keep_examples)
         x, y = images.batch(torch.arange(min(len(images), plan.batch_size, CHECKED)))
         probed = probe(model, x, y)
-        self.warnings = warnings_of_forward(probed)
         self.task, self.folded = self._task(x, y, probed, source)
+        self.gradients = self._gradients(x, y, probed)
+        self.warnings = [*warnings_of_forward(probed), *warnings_of_gradients(self.gradients, plan.search_precision)]
         suite = SUITES[plan.suite].attacks
         self.not_run = {name: why for name in suite if (why := ATTACKS[name].skipped(self.task))}
         self.names = [name for name in suite if name not in self.not_run]
@@ -182,6 +189,13 @@ class Measurement:
         classes, random, alone = self.outcome.evidence.classes, probed.random, probed.alone
         return Task(queried, plan.threat, classes, x.device, plan.seed, random, alone, source), copy is not None
 
+    def _gradients(self, x: Tensor, y: Tensor, probed: Probe) -> Gradients | None:
+        """What finite differences show; they mean nothing where images share an answer or chance has a say."""
+        plan, tf32 = self.plan, self.plan.search_precision == "tf32"
+        if not probed.alone:
+            return None
+        return examine(self.model, self.task.model, x, y, plan.threat, tf32=tf32, seed=plan.seed)
+
     def attack_all(self, progress: bool) -> None:
         """Run the attacks that the outcome does not know yet, in order.
 
@@ -189,11 +203,23 @@ class Measurement:
         numbers of a batch follow from seed, attack and its place among the attack's batches, so neither a restart nor
         the number of processes changes anything.
         """
+        if progress and distributed.rank() == 0:
+            self._foretell()
         with AttackProgress(progress and distributed.rank() == 0) as display:
             for name, attacker in self.attackers.items():
                 if name not in self.outcome.seconds:
                     self._attack(name, attacker, display)
                     self.partial.save(self.outcome)
+
+    def _foretell(self) -> None:
+        """Say how long the attacks will take that are not done yet."""
+        names = [name for name in self.names if name not in self.outcome.seconds]
+        right = self.outcome.evidence.clean.nonzero().squeeze(1)
+        if names and len(right):
+            batch = self.images.batch(right[: self.plan.batch_size])
+            pace, size = pace_of(self.task.model, *batch), self.plan.batch_size
+            expected = duration_of(names, len(right), pace, self.task.classes, size, distributed.world_size())
+            logger.info(f"{self.plan.suite} on {len(self.images):,} images: {expected}")
 
     def _attack(self, name: str, attacker: Attacker, display: AttackProgress) -> None:
         began = time.perf_counter()

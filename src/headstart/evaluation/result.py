@@ -10,10 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from headstart.core import distributed
+from headstart.evaluation.masking import warnings_of_attacks
 from headstart.evaluation.measurement import Measurement
 from headstart.evaluation.resume import checksum
 from headstart.evaluation.suites import ATTACKS, SUITES
-from headstart.evaluation.warnings import warnings_of_attacks, warnings_of_subset
+from headstart.evaluation.warnings import unsteady, warnings_of_subset
 from headstart.runs.environment import environment
 
 PER_IMAGE = ("broken_by", "margin", "predicted")
@@ -87,6 +88,8 @@ def evaluation_of(done: Measurement, total: int | None) -> Evaluation:
     plan, outcome, evidence = done.plan, done.outcome, done.outcome.evidence
     caveat, reduced = SUITES[plan.suite].caveat, plan.search_precision
     images = warnings_of_subset(len(done.images), total)
+    unanswered = int(outcome.margin.isinf().sum())
+    attacks = warnings_of_attacks(evidence, unanswered=unanswered, unsteady=unsteady(done.gradients))
     return Evaluation(
         suite=plan.suite,
         n=len(done.images),
@@ -98,7 +101,7 @@ def evaluation_of(done: Measurement, total: int | None) -> Evaluation:
         attacks={name: _share(evidence.left[name]) for name in done.names},
         settings={name: ATTACKS[name].settings(done.task) for name in done.names},
         not_run=done.not_run,
-        warnings=[*([caveat] if caveat else []), *images, *done.warnings, *warnings_of_attacks(evidence)],
+        warnings=[*([caveat] if caveat else []), *images, *done.warnings, *attacks],
         broken_by=outcome.broken_by(done.names),
         margin=[value if math.isfinite(value) else None for value in outcome.margin.tolist()],
         predicted=outcome.predicted.tolist(),

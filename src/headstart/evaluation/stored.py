@@ -22,6 +22,10 @@ def read_record(path: Path) -> Record:
         record = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as the JSON of an evaluation: {error}") from error
+    if isinstance(record, dict) and "bound" in record:
+        raise DataError(
+            f"{path} is an upper bound found within a budget, no evaluation by a suite; evaluate without one"
+        )
     if not isinstance(record, dict) or "robust" not in record:
         raise DataError(f"{path} is no evaluation; make one with headstart evaluate ... --out {path.name}")
     return record

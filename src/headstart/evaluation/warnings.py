@@ -1,7 +1,6 @@
 """Signs that a robust accuracy cannot be trusted, each a sentence with its reason and where the remedy stands.
 
-The signs of gradient masking follow Athalye, Carlini & Wagner (2018, arXiv:1802.00420), section 3.1, the checks
-of AutoAttack (Croce & Hein, 2020) and Carlini et al. (2019, arXiv:1902.06705).
+Here those that images and model show before any attack; ``masking`` has those that the attacks show.
 """
 
 from __future__ import annotations
@@ -10,23 +9,16 @@ import hashlib
 import math
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
-from headstart.attacks.collapse import COLLAPSE_GAP, COLLAPSE_RATIO
-from headstart.evaluation.outcome import Evidence
+from headstart.evaluation.gradients import Gradients
 from headstart.evaluation.probe import Probe
 
-STRONGEST_FIRST = ("apgd-t", "apgd-ce", "pgd-50", "pgd-20", "pgd-10")
-SAME_LOSS = dict.fromkeys(("pgd-50", "pgd-20", "pgd-10"), COLLAPSE_RATIO) | {"apgd-ce": COLLAPSE_RATIO / 2}
-"""That share for attacks that differ from FGSM in nothing but their steps. APGD breaks more than PGD of any model, and
-what a targeted loss finds beyond is no collapse."""
-BLACK_BOX = {
-    "square": "Square, which uses no gradient,",
-    "transfer": "Another model's adversarial examples, made without this model's gradient,",
-}
-FEW = 0.002
-"""Share of the images that AutoAttack's own check lets Square break before it warns."""
+SMALL = 1e-3
+"""Range of an image's logits below which float32, whose steps at a cross-entropy of log K are 2e-7, blurs the loss."""
+ASTRAY, HIDDEN, TURNED = 4, 20, 0.5
+"""How many times larger or smaller than it says a slope along the gradient is wrong, how many times farther than the
+gradient says the logits move where it shows little of them, and the cosine below which a gradient is another one."""
 
 
 def caution(section: str, text: str) -> str:
@@ -106,14 +98,36 @@ def chance_or_company(found: Probe) -> Iterator[str]:
         )
 
 
+def watched(found: Probe) -> Iterator[str]:
+    """Logits that depend on whether autograd records."""
+    if found.watched:
+        yield caution(
+            "other-answers-under-autograd",
+            "the logits are others while autograd records: attacks are made on one function and judged on another; "
+            "remove what depends on requires_grad or on the grad mode",
+        )
+
+
 def probabilities(found: Probe) -> Iterator[str]:
-    """A softmax at the end."""
-    logits = found.logits
-    if bool((logits >= 0).all()) and torch.allclose(logits.sum(1), torch.ones_like(logits[:, 0]), atol=1e-5):
+    """A softmax at the end, or a multiple of one."""
+    logits, sums = found.logits, found.logits.sum(1)
+    same = len(sums) > 1 or abs(sums.mean().item() - 1) < 1e-5  # of one image every sum is the same
+    if same and bool((logits >= 0).all()) and bool(((sums - sums.mean()).abs() <= 1e-5 * sums.mean()).all()):
         yield caution(
             "probabilities-instead-of-logits",
-            "the model returns probabilities instead of logits: their gradients vanish where it is confident, "
-            "and attacks fail for that reason alone",
+            "the model returns probabilities instead of logits, or a multiple of them: their gradients vanish where "
+            "it is confident, and attacks fail for that reason alone",
+        )
+
+
+def small_logits(found: Probe) -> Iterator[str]:
+    """Logits that hardly differ."""
+    spread = (found.logits.amax(1) - found.logits.amin(1)).median().item()
+    if 0 < spread < SMALL:
+        yield caution(
+            "logits-too-small",
+            f"the logits of an image lie within {spread:.1g} of each other: in float32 the cross-entropy hardly "
+            "changes, and attacks on it (FGSM, PGD, APGD-CE) steer by rounding; multiply the logits by a constant",
         )
 
 
@@ -122,111 +136,87 @@ def no_gradient(found: Probe) -> Iterator[str]:
     if found.blind > 0.01:
         yield caution(
             "no-gradient",
-            f"the gradient is zero in every pixel of {_percent(found.blind)} of the images (does the model round or "
+            f"the gradient is zero in every pixel of {percent(found.blind)} of the images (does the model round or "
             "quantise its input?): white-box attacks see nothing there, and only a black-box attack (Square, in "
             "suite 'standard') tests them",
         )
     elif found.saturated > 0.01:
         yield caution(
             "vanishing-gradients",
-            f"the cross-entropy's gradient is zero in every pixel of {_percent(found.saturated)} of the images, and "
+            f"the cross-entropy's gradient is zero in every pixel of {percent(found.saturated)} of the images, and "
             "the margin's is not: the logits are so large that the softmax is exactly one, and attacks on the "
             "cross-entropy (FGSM, PGD, APGD-CE) see nothing",
         )
 
 
-FORWARD_CHECKS = (in_training, chance_or_company, probabilities, no_gradient)
+FORWARD_CHECKS = (in_training, chance_or_company, watched, probabilities, small_logits, no_gradient)
 
 
-# Of the attacks ----------------------------------------------------------------------------------------------------
+# Of the gradient ---------------------------------------------------------------------------------------------------
 
 
-def warnings_of_attacks(evidence: Evidence) -> list[str]:
-    """What the attacks' successes show when compared with each other."""
-    return [warning for check in ATTACK_CHECKS for warning in check(evidence)]
+def warnings_of_gradients(found: Gradients | None, search: str) -> list[str]:
+    """What finite differences show of the gradient; none where there were none. ``search``: the attacks' precision."""
+    return [] if found is None else [warning for check in GRADIENT_CHECKS for warning in check(found, search)]
 
 
-def guessing(evidence: Evidence) -> Iterator[str]:
-    """A clean accuracy within two standard deviations of chance."""
-    clean, chance = _share(evidence.clean), 1 / evidence.classes
-    if clean <= chance + 2 * math.sqrt(chance * (1 - chance) / len(evidence.clean)):
+def unsteady(found: Gradients | None) -> bool:
+    """Whether the logits move in a way of which the gradient says little."""
+    return found is not None and (found.jumps or found.across > HIDDEN)
+
+
+def other_in_inference(found: Gradients, search: str) -> Iterator[str]:
+    """Logits that depend on inference mode."""
+    if not found.inference:
         yield caution(
-            "accuracy-of-guessing",
-            f"clean accuracy {_percent(clean)} is that of guessing among {evidence.classes} classes: do labels, "
-            "pixel range and normalisation match the model's training?",
+            "other-answers-under-autograd",
+            "the logits are others in torch.inference_mode: what is deployed is not what is attacked and judged here; "
+            "remove what depends on the mode",
         )
 
 
-def misled_steps(evidence: Evidence) -> Iterator[str]:
-    """One step that does better than many, or than the whole suite."""
-    multi_step = next((name for name in STRONGEST_FIRST if name in evidence.left), None)
-    if multi_step is None:
-        return
-    fgsm, multi_left = evidence.broken["fgsm"], evidence.left[multi_step]
-    fgsm_only, other_only = int((fgsm & multi_left).sum()), int((evidence.left["fgsm"] & ~multi_left).sum())
-    missed = int((fgsm & evidence.robust).sum())
-    # Of the samples on which two equally strong attacks disagree either wins half; twice the standard deviation.
-    if fgsm_only - other_only > 2 * math.sqrt(fgsm_only + other_only):
+def moves_unsaid(found: Gradients, search: str) -> Iterator[str]:
+    """Logits that move where the gradient says that they do not."""
+    if found.jumps:
         yield caution(
-            "fgsm-stronger-than-pgd",
-            f"FGSM beats {multi_step} ({fgsm_only} images broken by FGSM alone against {other_only}): the loss "
-            "surface misleads attacks of many steps, a sign of gradient masking",
+            "noise-drawn-from-the-image",
+            "images that differ by next to nothing get logits as different as others do, though each gets the same "
+            "twice: does the model draw noise from the image? Attacks then succeed by trying often; take the noise "
+            "out, or make it random and use suite 'full'",
         )
-    elif _many(missed, evidence):
+    elif HIDDEN < found.across < math.inf:
         yield caution(
-            "fgsm-stronger-than-pgd",
-            f"FGSM breaks {missed} images that the whole suite leaves standing: its attacks are misled",
+            "gradient-that-shows-little",
+            f"a step of a quarter of a grey level moves the logits {found.across:.2g} times as far as the gradient "
+            "says: rounding or noise hides the slope, and white-box attacks follow what is left; let the gradient "
+            "through the rounding (straight-through), and believe Square alone till then",
         )
 
 
-def catastrophic_overfitting(evidence: Evidence) -> Iterator[str]:
-    """Many steps on FGSM's own loss break what one step does not."""
-    same_loss = next((name for name in SAME_LOSS if name in evidence.left), None)
-    if same_loss is None:
-        return
-    single, multi = _share(evidence.left["fgsm"]), _share(evidence.left[same_loss])
-    if multi < SAME_LOSS[same_loss] * single and single - multi > COLLAPSE_GAP:
+def wrong_gradient(found: Gradients, search: str) -> Iterator[str]:
+    """A slope along the gradient that is not the gradient's."""
+    if found.along is not None and not unsteady(found) and not 1 / ASTRAY <= found.along <= ASTRAY:
         yield caution(
-            "catastrophic-overfitting",
-            f"FGSM accuracy {_percent(single)} is far above {same_loss} accuracy {_percent(multi)}: the "
-            "signature of catastrophic overfitting, where training used single-step attacks",
+            "wrong-gradient",
+            f"along the gradient the logits change by {found.along:.2g} times what it says (finite differences): the "
+            "backward pass is not that of the forward pass, and white-box attacks walk astray; mend it, and believe "
+            "Square alone till then",
         )
 
 
-def useless_gradients(evidence: Evidence) -> Iterator[str]:
-    """Attacks without the model's gradient that find what those with it do not."""
-    by_gradient = torch.stack([fooled for name, fooled in evidence.broken.items() if name not in BLACK_BOX]).any(0)
-    for name, who in BLACK_BOX.items():
-        beaten = int((evidence.broken[name] & ~by_gradient).sum()) if name in evidence.broken else 0
-        if _many(beaten, evidence):
-            yield caution(
-                "black-box-stronger-than-white-box",
-                f"{who} breaks {beaten} images that the white-box attacks did not: a sign of gradient masking, the "
-                "true robust accuracy may be lower still",
-            )
-
-
-def saturated_loss(evidence: Evidence) -> Iterator[str]:
-    """Robust images on which the cross-entropy has nothing to climb, where no other loss was tried."""
-    blind = int((evidence.saturated & evidence.robust).sum())
-    if "apgd-t" not in evidence.broken and _many(blind, evidence):
+def other_gradient(found: Gradients, search: str) -> Iterator[str]:
+    """A search whose gradient is not the model's."""
+    if found.searched < TURNED and not unsteady(found) and not any(wrong_gradient(found, search)):
         yield caution(
-            "vanishing-gradients",
-            f"the cross-entropy of {blind} images counted robust is zero in float32: its gradient there is "
-            "rounding error, and attacks on it miss what suite 'standard' would find",
+            "other-gradient-in-the-search",
+            f"searching in {search}, attacks see a gradient with cosine {found.searched:.2f} to the model's own: what "
+            "they miss counts as robust; use search_precision fp32",
         )
 
 
-ATTACK_CHECKS = (guessing, misled_steps, catastrophic_overfitting, useless_gradients, saturated_loss)
+GRADIENT_CHECKS = (other_in_inference, moves_unsaid, wrong_gradient, other_gradient)
 
 
-def _many(images: int, evidence: Evidence) -> bool:
-    return images > max(1, FEW * len(evidence.clean))
-
-
-def _share(flags: Tensor) -> float:
-    return flags.float().mean().item()
-
-
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share as it stands in warnings."""
     return f"{100 * share:.1f} %"

@@ -16,13 +16,13 @@ Json = dict[str, Any]
 
 
 def load_run(path: str | Path) -> Json:
-    """Read configuration, epochs, evaluation, sweep and cost of a run folder.
+    """Read configuration, epochs, evaluation, upper bound, sweep and cost of a run folder.
 
     Only the configuration must be there: a run that was interrupted or not yet evaluated has less to show.
 
     Returns:
-        ``{"name", "config", "metrics", "evaluation", "sweep", "cost"}``; evaluation and sweep are None and cost is
-        empty where absent.
+        ``{"name", "config", "metrics", "evaluation", "bound", "sweep", "cost"}``; evaluation, bound and sweep are None
+        and cost is empty where absent.
 
     Raises:
         StorageError: there is no such directory, it holds no run, or one of its files cannot be read.
@@ -37,6 +37,7 @@ def load_run(path: str | Path) -> Json:
         "config": _mapping(folder.config),
         "metrics": _if_there(folder.metrics, _rows, []),
         "evaluation": _if_there(folder.evaluation, _evaluation, None),
+        "bound": _if_there(folder.bound, _bound, None),
         "sweep": _if_there(folder.sweep, _sweep, None),
         "cost": _if_there(folder.cost, _mapping, {}),
     }
@@ -52,6 +53,13 @@ def _evaluation(path: Path) -> Json:
         if not isinstance(evaluation.get(key), int | float):
             raise StorageError(f"broken file {str(path)!r}: no number {key!r}; evaluate the run again")
     return evaluation
+
+
+def _bound(path: Path) -> Json:
+    bound = _mapping(path)
+    if lacking := [key for key in ("bound", "interval", "n", "total", "attacks", "seconds") if key not in bound]:
+        raise StorageError(f"broken file {str(path)!r}: no {lacking[0]!r}; evaluate with a budget again")
+    return bound
 
 
 def _sweep(path: Path) -> Json:

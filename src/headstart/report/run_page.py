@@ -46,6 +46,7 @@ def run_page(runs: list[Json], published: bool = False) -> str:
         best=_best(groups),
         attacks=list(dict.fromkeys(name for group in groups for run in group.runs for name in attacks(run))),
         comparisons=_comparisons(runs),
+        bounds=[run for run in runs if run["bound"]],
         warnings=_warnings(runs),
         published=[beside(run) for run in runs] if published else None,
         lines=plots.lines_of(curve(run) for run in runs),
@@ -83,7 +84,7 @@ def _warnings(runs: list[Json]) -> list[tuple[str, str]]:
     return [
         (run["name"] + part, warning)
         for run in runs
-        for record, part in ((run["evaluation"], ""), (run["sweep"], ", sweep"))
+        for record, part in ((run["evaluation"], ""), (run["bound"], ", upper bound"), (run["sweep"], ", sweep"))
         for warning in (record or {}).get("warnings", [])
     ]
 

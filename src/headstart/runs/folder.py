@@ -65,6 +65,11 @@ class RunFolder:
         return self.path / EVALUATION
 
     @property
+    def bound(self) -> Path:
+        """The record of ``headstart evaluate --budget``."""
+        return self.path / "bound.json"
+
+    @property
     def sweep(self) -> Path:
         """The record of ``headstart sweep``."""
         return self.path / "sweep.json"
