@@ -140,3 +140,10 @@ def pixel_fraction(value: float | str) -> float:
         return float(Fraction(value.replace(" ", ""))) if isinstance(value, str) else float(value)
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise SettingError(f"epsilon is {value!r}; write a pixel fraction such as 8/255 or 0.03") from error
+
+
+def fraction_of_pixels(epsilon: float) -> str:
+    """Epsilon as people write it, the reverse of ``pixel_fraction``: 8/255 for 0.03137..., 0.3 for 0.3."""
+    levels = round(epsilon * 255, 1)
+    in_levels = math.isclose(epsilon * 255, levels, rel_tol=1e-6) and not math.isclose(epsilon, round(epsilon, 3))
+    return f"{levels:g}/255" if in_levels else f"{epsilon:.4g}"
