@@ -71,7 +71,7 @@ def test_what_has_a_record_is_not_measured_again(copied: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"overrides": {**SHORT, "epsilon": "8/255"}}, r"digits-fgsm-1.json was made with epsilon 0.25, not 0.031"),
+        ({"overrides": {**SHORT, "epsilon": "8/255"}}, r"digits-fgsm-1.json was made with epsilon 0.25, not 8/255"),
         ({"suite": "light"}, "was made with suite 'fgsm', not 'light'; take another folder"),
         ({"n": 30}, "was made with n 40, not 30"),
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-EXTRAS = ("plotly", "jinja2", "tensorboard", "huggingface_hub", "datasets", "sklearn", "scipy", "pyautoattack")
+EXTRAS = ("matplotlib", "jinja2", "tensorboard", "huggingface_hub", "datasets", "sklearn", "scipy", "pyautoattack")
 WITHOUT = f"""
 import sys
 

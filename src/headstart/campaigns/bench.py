@@ -14,6 +14,7 @@ from headstart.campaigns.folders import BenchFolder
 from headstart.errors import SettingError, StorageError, unknown
 from headstart.evaluation.evaluate import evaluate
 from headstart.evaluation.suites import SUITES
+from headstart.fields import fraction_of_pixels
 from headstart.recipes.reader import every_recipe, load_recipe
 from headstart.recipes.recipe import Recipe
 from headstart.report import bench_page
@@ -99,9 +100,8 @@ def read_record(path: Path, recipe: Recipe, suite: str, n: int | None) -> dict[s
     wanted = json.loads(json.dumps(asdict(recipe))) | {"suite": suite, "n": n}
     for key, value in wanted.items():
         if found.get(key, value) != value:  # a field that did not exist yet had its default
-            raise StorageError(
-                f"{path} was made with {key} {found[key]!r}, not {value!r}; take another folder or delete it"
-            )
+            was, now = map(fraction_of_pixels if key == "epsilon" else repr, (found[key], value))
+            raise StorageError(f"{path} was made with {key} {was}, not {now}; take another folder or delete it")
     return record
 
 
@@ -132,7 +132,7 @@ def write_tables(folder: BenchFolder, records: Sequence[dict[str, Any]]) -> str:
     table, summarised = markdown(records), summary(records)
     write_text(folder.table, table)
     write_text(folder.summary, json.dumps(summarised, indent=1) + "\n")
-    write_text(folder.page, bench_page(summarised))
+    write_text(folder.page, bench_page(summarised, folder.figures))
     return table
 
 
@@ -149,6 +149,7 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
             {
                 "recipe": name,
                 "recipe_fields": {k: v for k, v in rows[0]["recipe"].items() if k != "seed"},
+                "n": rows[0]["evaluation"]["n"],
                 "seeds": [r["seed"] for r in rows],
                 **{column: [r[column] for r in rows] for column in COLUMNS},
                 "collapsed_epochs": [r["collapsed_epochs"] for r in rows],

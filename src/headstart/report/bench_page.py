@@ -95,7 +95,7 @@ def _part(how: Measure, rows: list[Json], measures: dict[str, str], cost: str, s
         if robust and spent:
             points.append(plots.Point(recipe.name, colour(2), spent.mean, robust.mean, robust.interval))
         means = {title: found.mean for title, key in measures.items() if (found := recipe.spreads[key])}
-        lines.append((recipe.name, means, robust and robust.interval))
+        lines.append((recipe.name, means, robust.interval if robust else None))
     return Part(
         str(how),
         _lede(recipes, ranks, suite),

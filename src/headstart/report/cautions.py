@@ -31,9 +31,9 @@ def cautions(runs: list[Json]) -> list[Caution]:
     """The warnings of all runs in order of first appearance."""
     about: dict[str, list[str]] = {}
     for run in runs:
-        for record, part in ((run["evaluation"], ""), (run["sweep"], ", sweep")):
+        for record, part in ((run["evaluation"], ""), (run["sweep"], "sweep of ")):
             for warning in (record or {}).get("warnings", []):
-                about.setdefault(warning, []).append(run["name"] + part)
+                about.setdefault(warning, []).append(part + run["name"])
     return [_caution(i, text, names) for i, (text, names) in enumerate(about.items(), 1)]
 
 

@@ -62,7 +62,7 @@ def svg(figure: Figure, label: str = "") -> str:
     text = re.sub(r"\s*\n\s*", "\n", text)
     text = re.sub(r' (width|height)="[^"]*"', "", text, count=2)  # the view box keeps the shape
     named = f' role="img" aria-label="{escape(label)}"' if label else ""
-    return text.replace("<svg", f'<svg{named} font-family="inherit"', 1)
+    return text.replace("<svg", f'<svg{named} font-family="inherit" fill="currentColor"', 1)
 
 
 def _rounded(attribute: re.Match[str]) -> str:

@@ -69,7 +69,7 @@ class Group:
 
     def _accuracy(self, values: Iterable[float | None]) -> Spread | None:
         how = measured_by(self.runs[0])
-        return spread(values, how and how.n)
+        return spread(values, how.n if how else None)
 
 
 def group_runs(runs: list[Json]) -> list[Group]:

@@ -13,9 +13,10 @@ from headstart.report.reading import Json
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WIDE, NARROW = 10.0, 4.2  # inches, for a window and for a phone
+WIDE, NARROW = 9.0, 4.2  # inches, for a window and for a phone
 _GREY = "#8a9099"  # readable on light and dark pages
 _TIPS = 30  # of a panel of curves
+_FEW = 8  # points that can all be named
 # Dots of the ladder as text and as matplotlib names them; the last is filled.
 LADDER_SYMBOLS = {"○": "o", "◇": "D", "□": "s", "●": "o"}
 # Where a label may stand beside its dot: offset in points, horizontal and vertical alignment.
@@ -173,7 +174,7 @@ def _cost(points: list[Point], unit: str, attack: str, size: tuple[float, float]
     best.sort(key=lambda point: point.cost)
     axes.step([p.cost for p in best], [p.robust for p in best], where="post", color=_GREY, linewidth=1, linestyle=":")
     for point in points:
-        leads = point in best or len(points) <= 8
+        leads = point in best or len(points) <= _FEW
         colour = point.colour if leads else _GREY
         if point.interval:
             axes.vlines(point.cost, *point.interval, color=colour, linewidth=1, alpha=0.9 if leads else 0.3)
@@ -184,7 +185,7 @@ def _cost(points: list[Point], unit: str, attack: str, size: tuple[float, float]
     axes.set(xlabel=unit, ylabel=f"accuracy under {_plain(attack)}", ylim=(-0.02 * highest, 1.06 * highest))
     _in_percent(axes.yaxis)
     _cost_axis(axes, [point.cost for point in points])
-    _label(figure, axes, sorted(points, key=lambda point: point not in best))
+    _label(figure, axes, best if len(points) > _FEW else sorted(points, key=lambda point: point not in best))
     return figure
 
 

@@ -16,7 +16,6 @@ from headstart.report.groups import (
 )
 from headstart.report.numbers import MISSING, Spread, budget, passes, percent, points, setting
 from headstart.report.protocol import Beside
-from headstart.report.protocol import Figure as Measured
 from headstart.report.ranking import Ranking
 from headstart.report.reading import Json
 from headstart.report.tables import Cell, Column, Row, Table, accuracy, figure, mean, words
@@ -33,7 +32,11 @@ def robustness(groups: list[Group], ranks: Ranking | None, differing: bool, foun
     """Accuracies and speed of every group; how it was measured where that differs."""
     names = list(dict.fromkeys(name for group in groups for run in group.runs for name in attacks(run)))
     columns = [Column("runs", text=True), Column("number"), Column("clean", "accuracy, %")]
-    columns += [Column("robust", "accuracy, %", headline=True), Column("training, seconds"), Column("images per second")]
+    columns += [
+        Column("robust", "accuracy, %", headline=True),
+        Column("training, seconds"),
+        Column("images per second"),
+    ]
     columns += [Column(name, "accuracy under each attack, %") for name in names]
     columns += [Column("measured by", text=True)] * differing + [Column("warnings")] * bool(found)
     rows = []
@@ -50,7 +53,11 @@ def robustness(groups: list[Group], ranks: Ranking | None, differing: bool, foun
 
 def compared(comparisons: list[Comparison]) -> Table:
     """The best against each of the others."""
-    columns = [Column("against", text=True), Column("best", "robust accuracy, %"), Column("other", "robust accuracy, %")]
+    columns = [
+        Column("against", text=True),
+        Column("best", "robust accuracy, %"),
+        Column("other", "robust accuracy, %"),
+    ]
     columns += [Column("best alone", "images withstood by"), Column("other alone", "images withstood by")]
     columns += [Column("mean", "difference, points"), Column("95% interval", "difference, points")]
     columns += [Column("McNemar, p"), Column("verdict", text=True)]
@@ -71,7 +78,7 @@ def published(found: Beside, name: str) -> Table:
     columns = [Column(title, text=True) for title in ("source", "method", "network", "checkpoint")]
     config = found.run["config"]
     ours = [words(text) for text in (found.run["name"], config["method"], config.get("model"), "best")]
-    rows = [Row([*ours, *map(_measured, found.ours.values())], headline=True)]
+    rows = [Row([*ours, *map(accuracy, found.ours.values())], headline=True)]
     for row, differences in found.rows:
         cells = [words(text) for text in (row.source, row.method, row.network, row.checkpoint)]
         spreads = {key: None if value is None else Spread(value, None) for key, value in row.figures.items()}
@@ -91,7 +98,7 @@ def swept(lines: list[Json], found: list[Caution], name: str) -> Table:
     for line in lines:
         cells = [accuracy(line["spreads"].get(size)) for size in sizes]
         cells += [words(f"{line['suite']}, {line['n']} images")]
-        cells += [_warned(found, {f"{line['label']}, sweep"})] * bool(found)
+        cells += [_warned(found, {f"sweep of {line['label']}"})] * bool(found)
         rows.append(Row([words(line["label"], colour=line["colour"]), *cells]))
     return Table(name, "Accuracy over epsilon", columns, rows)
 
@@ -123,10 +130,6 @@ def _ending(run: Json, colour: str) -> list[Cell]:
     cells.append(Cell(f"epoch {collapse}", float(collapse), alarming=True) if collapse else Cell(MISSING))
     cells += [figure(cost.get("seconds")), *passes_cells(passes_per_update(cost))]
     return [*cells, figure(memory / 2**20 if memory else None)]
-
-
-def _measured(found: Measured | None) -> Cell:
-    return accuracy(found and Spread(found.accuracy, None, found.interval))
 
 
 def _warned(found: list[Caution], names: set[str]) -> Cell:
