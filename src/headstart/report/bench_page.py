@@ -7,6 +7,7 @@ from pathlib import Path
 
 from headstart.report import plots
 from headstart.report.colours import colour
+from headstart.report.cost_plot import Point, cost_plot
 from headstart.report.groups import Measure
 from headstart.report.numbers import Spread, spread
 from headstart.report.ranking import Ranking, ranking
@@ -45,7 +46,7 @@ def bench_page(summary: Json, folder: Path | None = None) -> str:
     """A page on the summary that `headstart.campaigns.bench` writes as ``table.json``.
 
     Recipes of one data set, norm and epsilon stand together, in the summary's order, the most robust first. Their
-    names lose the data set if all share one.
+    names lose the book if all share one.
 
     Args:
         folder: beside the page, to write every figure to, as SVG and PDF; the page has links to them.
@@ -93,14 +94,14 @@ def _part(how: Measure, rows: list[Json], measures: dict[str, str], cost: str, s
     for recipe in recipes:
         robust, spent = recipe.spreads["robust"], recipe.spreads[cost]
         if robust and spent:
-            points.append(plots.Point(recipe.name, colour(2), spent.mean, robust.mean, robust.interval))
+            points.append(Point(recipe.name, colour(2), spent.mean, robust.mean, robust.interval))
         means = {title: found.mean for title, key in measures.items() if (found := recipe.spreads[key])}
         lines.append((recipe.name, means, robust.interval if robust else None))
     return Part(
         str(how),
         _lede(recipes, ranks, suite),
         plots.ladder(lines, colour(2), f"ladder{suffix}"),
-        plots.cost(points, _COSTS[cost], suite, f"cost{suffix}"),
+        cost_plot(points, _COSTS[cost], suite, f"cost{suffix}"),
         _table(recipes, ranks, measures, f"recipes{suffix}"),
     )
 

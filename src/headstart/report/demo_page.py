@@ -11,6 +11,7 @@ import numpy as np
 from headstart.evaluation.compare import compare_records
 from headstart.report import plots
 from headstart.report.colours import colour
+from headstart.report.cost_plot import Point, cost_plot
 from headstart.report.headline import bargain, headline, strongest_attack
 from headstart.report.numbers import budget, sampling_interval, spread
 from headstart.report.pictures import perturbation, picture
@@ -108,8 +109,8 @@ def _costs(results: list[Json], n: int | None, colours: Mapping[str, str]) -> li
     for row in results:
         robust = row[attack[0]]
         ends = sampling_interval(robust, n) if n else None
-        points.append(plots.Point(row["method"].upper(), colours[row["method"]], row["seconds"], robust, ends))
-    return [("", plots.cost(points, "training time, seconds", attack[1], "cost"))]
+        points.append(Point(row["method"].upper(), colours[row["method"]], row["seconds"], robust, ends))
+    return [("", cost_plot(points, "training time, seconds", attack[1], "cost"))]
 
 
 def _samples(samples: Json, epsilon: float, colours: Mapping[str, str]) -> Json:

@@ -99,6 +99,7 @@ def _drawn(figure: Figure, **options: Any) -> str:
     with rc_context(_STYLE):
         figure.savefig(out, format="svg", metadata={"Date": None}, **options)
     text = re.sub(r' id="((figure|axes|patch|line2d|[xy]tick|text|legend)_|matplotlib)[^"]*"', "", out.getvalue())
-    text = re.sub(rf'<g id="{_TIP}([^"]*)">', r'<g pointer-events="all"><title>\1</title>', text)
+    tips = rf"""<g id=(?P<quote>["']){_TIP}(?P<text>.*?)(?P=quote)>"""
+    text = re.sub(tips, r'<g pointer-events="all"><title>\g<text></title>', text)
     text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
     return text[text.index("<svg") :].replace("<svg", '<svg stroke-linejoin="round"', 1)

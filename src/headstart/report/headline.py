@@ -65,9 +65,8 @@ def collapses(runs: list[Json]) -> str:
         return "Collapsed: " + ", ".join(f"{name} at epoch {epoch}" for name, epoch in seen) + "."
     seeing = sum(map(watched, runs))
     if not seeing:
-        return (
-            "Whether it collapsed nobody watched: it was not validated." if len(runs) == 1 else "No run was validated."
-        )
+        who = "It was" if len(runs) == 1 else "The runs were"
+        return f"{who} never validated, so nobody watched for a collapse."
     if seeing < len(runs):
         return f"No collapse was seen, but only {seeing} of {len(runs)} runs were watched for it."
     return "No run collapsed." if len(runs) > 1 else "It did not collapse."

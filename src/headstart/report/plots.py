@@ -14,16 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDE, NARROW = 9.0, 4.2  # inches, for a window and for a phone
-_GREY = "#8a9099"  # readable on light and dark pages
+GREY = "#8a9099"  # readable on light and dark pages
 _TIPS = 30  # of a panel of curves
-_FEW = 8  # points that can all be named
 # Dots of the ladder as text and as matplotlib names them; the last is filled.
 LADDER_SYMBOLS = {"○": "o", "◇": "D", "□": "s", "●": "o"}
-# Where a label may stand beside its dot: offset in points, horizontal and vertical alignment.
-_PLACES = (
-    (7, 0, "left", "center"), (-7, 0, "right", "center"), (0, 7, "center", "bottom"), (0, -7, "center", "top"),
-    (6, 6, "left", "bottom"), (-6, 6, "right", "bottom"), (6, -6, "left", "top"), (-6, -6, "right", "top"),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,23 +52,6 @@ class Plot:
     narrow: Figure | None = None
 
 
-@dataclass(frozen=True)
-class Point:
-    """One method or group of runs in the plot of cost against robustness; the interval is that of ``robust``."""
-
-    label: str
-    colour: str
-    cost: float
-    robust: float
-    interval: tuple[float, float] | None = None
-
-    @property
-    def tip(self) -> str:
-        """Its numbers in words."""
-        ends = f" (95%: {percent(self.interval[0])} to {percent(self.interval[1])})" if self.interval else ""
-        return f"{self.label}: {percent(self.robust, '%')}{ends} in {self.cost:,.1f} s"
-
-
 def curves(runs: list[list[Json]], colour: str, collapse: int | None, name: str, title: str) -> Plot:
     """Accuracy over epochs of one method: the runs' curves over one another, the first collapse marked.
 
@@ -92,7 +69,7 @@ def curves(runs: list[list[Json]], colour: str, collapse: int | None, name: str,
             axes.plot(
                 [row["epoch"] for row in known],
                 [row[line.key] for row in known],
-                color=colour if line.coloured else _GREY,
+                color=colour if line.coloured else GREY,
                 linewidth=line.width * thinner,
                 dashes=[length / line.width / 1.3 for length in line.dashes] or (None, None),
                 marker="o" if len(known) == 1 else None,
@@ -104,7 +81,7 @@ def curves(runs: list[list[Json]], colour: str, collapse: int | None, name: str,
     _curve_tips(axes, runs, last)
     axes.set(xlabel="epoch", ylim=(0, 1.02), xlim=(0.5 if last == 1 else 0, 1.02 * last))
     axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
-    _in_percent(axes.yaxis, [0, 0.25, 0.5, 0.75, 1])
+    in_percent(axes.yaxis, [0, 0.25, 0.5, 0.75, 1])
     return Plot(name, f"{title}: accuracy after each epoch", figure)
 
 
@@ -112,12 +89,6 @@ def lines_of(curves: Iterable[list[Json]]) -> list[Line]:
     """The lines that at least one of the curves has."""
     known = {key for epochs in curves for row in epochs for key, value in row.items() if value is not None}
     return [line for line in LINES if line.key in known]
-
-
-def cost(points: list[Point], unit: str, attack: str, name: str) -> Plot:
-    """Cost against robust accuracy; a line joins those that no cheaper one matches, and they are named first."""
-    wide, narrow = (_cost(points, unit, attack, size) for size in ((WIDE, 4.2), (NARROW, 4.4)))
-    return Plot(name, f"accuracy under {attack} against {unit}, of {len(points)}", wide, narrow)
 
 
 def ladder(rows: list[tuple[str, dict[str, float], tuple[float, float] | None]], colour: str, name: str) -> Plot:
@@ -147,7 +118,7 @@ def sweeps(lines: list[Json], name: str) -> Plot:
 
 def _mark(axes: Any, collapse: int, last: int) -> None:
     """A line and a note at the epoch of the collapse."""
-    axes.axvline(collapse, color=_GREY, linewidth=1)
+    axes.axvline(collapse, color=GREY, linewidth=1)
     # Centred, but kept inside the panel near its edges.
     side = "left" if collapse < 0.25 * last else "right" if collapse > 0.75 * last else "center"
     axes.text(collapse, 1.03, f"collapse, epoch {collapse}", transform=axes.get_xaxis_transform(), ha=side, va="bottom")
@@ -168,84 +139,25 @@ def _curve_tips(axes: Any, runs: list[list[Json]], last: int) -> None:
             drawing.tip(strip, f"epoch {epoch}: {'; '.join(said)}")
 
 
-def _cost(points: list[Point], unit: str, attack: str, size: tuple[float, float]) -> Figure:
-    figure, axes = drawing.new(*size)
-    best = [p for p in points if not any(q.cost <= p.cost and q.robust > p.robust for q in points)]
-    best.sort(key=lambda point: point.cost)
-    axes.step([p.cost for p in best], [p.robust for p in best], where="post", color=_GREY, linewidth=1, linestyle=":")
-    for point in points:
-        leads = point in best or len(points) <= _FEW
-        colour = point.colour if leads else _GREY
-        if point.interval:
-            axes.vlines(point.cost, *point.interval, color=colour, linewidth=1, alpha=0.9 if leads else 0.3)
-        (dot,) = axes.plot(point.cost, point.robust, "o", color=colour, markersize=7 if leads else 5)
-        dot.set_zorder(3)
-        drawing.tip(dot, point.tip)
-    highest = max(0.01, *(point.interval[1] if point.interval else point.robust for point in points))
-    axes.set(xlabel=unit, ylabel=f"accuracy under {_plain(attack)}", ylim=(-0.02 * highest, 1.06 * highest))
-    _in_percent(axes.yaxis)
-    _cost_axis(axes, [point.cost for point in points])
-    _label(figure, axes, best if len(points) > _FEW else sorted(points, key=lambda point: point not in best))
-    return figure
-
-
-def _cost_axis(axes: Any, costs: list[float]) -> None:
-    """From zero, or in powers where the costs are of different orders."""
-    if max(costs) < 12 * min(costs):
-        axes.set_xlim(0, 1.15 * max(costs))
-        return
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _label(figure: Figure, axes: Any, points: list[Point]) -> None:
-    """Name the points, in this order, where a name covers neither dots nor other names; the others have tips."""
-    figure.draw_without_rendering()  # lays the axes out, and so settles where dots are
-    taken = [axes.transData.transform((p.cost, p.robust)) for p in points]
-    boxes = [_box(x - 5, y - 5, x + 5, y + 5) for x, y in taken]
-    for i, point in enumerate(points):
-        for x, y, across, along in _PLACES:
-            note = axes.annotate(
-                _plain(point.label), (point.cost, point.robust), (x, y), textcoords="offset points", ha=across, va=along
-            )
-            note.set_in_layout(False)
-            box, inside = note.get_window_extent(), figure.bbox
-            fits = inside.x0 < box.x0 and box.x1 < inside.x1 and axes.bbox.y0 < box.y0 and box.y1 < inside.y1
-            if fits and not any(box.overlaps(other) for j, other in enumerate(boxes) if j != i):
-                boxes.append(box)
-                break
-            note.remove()
-
-
-def _box(*corners: float) -> Any:
-    from matplotlib.transforms import Bbox
-
-    return Bbox.from_extents(*corners)
-
-
 def _ladder(rows: list[Any], colour: str, size: tuple[float, float]) -> Figure:
     figure, axes = drawing.new(*size)
     judge = list(rows[0][1])[-1]
     for y, (label, means, interval) in enumerate(rows):
-        axes.hlines(y, min(means.values()), max(means.values()), color=_GREY, linewidth=0.8, alpha=0.6)
+        axes.hlines(y, min(means.values()), max(means.values()), color=GREY, linewidth=0.8, alpha=0.6)
         for symbol, (measure, value) in zip(LADDER_SYMBOLS.values(), means.items(), strict=True):
             judges = measure == judge
             ends = f" (95%: {percent(interval[0])} to {percent(interval[1])})" if judges and interval else ""
             if judges and interval:
                 axes.hlines(y, *interval, color=colour, linewidth=1.4)
-            looks = {"color": colour} if judges else {"color": _GREY, "markerfacecolor": "none"}
+            looks = {"color": colour} if judges else {"color": GREY, "markerfacecolor": "none"}
             (dot,) = axes.plot(value, y, symbol, markersize=6.5 if judges else 5, **looks)
             drawing.tip(dot, f"{label}, {measure}: {percent(value, '%')}{ends}")
     axes.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.4, -0.6))
-    axes.set_yticks(range(len(rows)), [_plain(label) for label, _, _ in rows])
+    axes.set_yticks(range(len(rows)), [plain(label) for label, _, _ in rows])
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", top=True, bottom=False, labeltop=True, labelbottom=False)
     axes.spines[["left", "bottom"]].set_visible(False)
-    _in_percent(axes.xaxis, [0, 0.25, 0.5, 0.75, 1])
+    in_percent(axes.xaxis, [0, 0.25, 0.5, 0.75, 1])
     return figure
 
 
@@ -265,16 +177,17 @@ def _sweeps(lines: list[Json], size: tuple[float, float]) -> Figure:
             shown.append(epsilon)
     axes.set(xlabel="epsilon, pixel fraction", ylim=(-0.02, 1.02))
     axes.set_xticks(shown, [budget(epsilon) for epsilon in shown])
-    _in_percent(axes.yaxis, [0, 0.25, 0.5, 0.75, 1])
+    in_percent(axes.yaxis, [0, 0.25, 0.5, 0.75, 1])
     return figure
 
 
-def _in_percent(axis: Any, ticks: list[float] | None = None) -> None:
+def in_percent(axis: Any, ticks: list[float] | None = None) -> None:
+    """Write fractions as per cent, at these ticks where they are given."""
     if ticks:
         axis.set_ticks(ticks)
     axis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that matplotlib does not take for mathematics."""
     return text.replace("$", r"\$")

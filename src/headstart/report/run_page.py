@@ -7,6 +7,7 @@ from pathlib import Path
 from headstart.evaluation.compare import Comparison, alike, compare_records
 from headstart.report import plots, run_tables
 from headstart.report.cautions import Caution, cautions, explanations
+from headstart.report.cost_plot import Point, cost_plot
 from headstart.report.groups import Group, collapse_epoch, comparable, curve, group_runs, measured_by, split_settings
 from headstart.report.groups import watched as was_watched
 from headstart.report.headline import collapses, standing
@@ -105,16 +106,16 @@ def _panels(groups: list[Group]) -> list[Json]:
 
 def _costs(groups: list[Group]) -> list[tuple[str, plots.Plot]]:
     """A figure for each way of measuring that two groups or more share, with that way in words."""
-    points: dict[str, list[plots.Point]] = {}
+    points: dict[str, list[Point]] = {}
     suites = {}
     for group in groups:
         robust, seconds, how = group.accuracy("robust"), group.cost("seconds"), measured_by(group.runs[0])
         if robust and seconds and how:
-            point = plots.Point(group.title, group.colour, seconds.mean, robust.mean, robust.interval)
+            point = Point(group.title, group.colour, seconds.mean, robust.mean, robust.interval)
             points.setdefault(str(how), []).append(point)
             suites[str(how)] = f"suite {how.suite}"
     return [
-        (how, plots.cost(shared, "training time, seconds", suites[how], f"cost-{i}"))
+        (how, cost_plot(shared, "training time, seconds", suites[how], f"cost-{i}"))
         for i, (how, shared) in enumerate(points.items(), 1)
         if len(shared) > 1
     ]
