@@ -58,6 +58,9 @@ def test_the_table_holds_every_figure(out: Path) -> None:
     assert "seed" not in row["recipe_fields"]
     assert (out / "table.md").read_text().count("| digits/") == 2
     assert "2 recipes, measured side by side" in (out / "table.html").read_text()
+    assert {path.name for path in (out / "table-figures").iterdir()} == {
+        f"{name}.{kind}" for name in ("ladder", "cost") for kind in ("svg", "pdf")
+    }
 
 
 def test_what_has_a_record_is_not_measured_again(copied: Path) -> None:

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FEW = 8  # points that can all be named
-# Where a label may stand beside its dot: offset in points, horizontal and vertical alignment.
+# Where a label may stand beside its dot: offset in points, horizontal and vertical alignment. Off the bar first.
 _PLACES = (
+    (5, 4, "left", "bottom"), (-5, 4, "right", "bottom"), (5, -4, "left", "top"), (-5, -4, "right", "top"),
     (7, 0, "left", "center"), (-7, 0, "right", "center"), (0, 7, "center", "bottom"), (0, -7, "center", "top"),
-    (6, 6, "left", "bottom"), (-6, 6, "right", "bottom"), (6, -6, "left", "top"), (-6, -6, "right", "top"),
 )  # fmt: skip
+_ON_TOP = (0, 2, "center", "bottom")  # of the bar
 
 
 @dataclass(frozen=True)
@@ -90,14 +91,20 @@ def _name(figure: Figure, axes: Any, points: list[Point], first: int) -> None:
     figure.set_layout_engine("none")  # and so settles where dots are
     dots = [axes.transData.transform((p.cost, p.robust)) for p in points]
     boxes = [_box(x - 5, y - 5, x + 5, y + 5) for x, y in dots]
+    for point in points[:first]:
+        (x, low), (_, high) = axes.transData.transform(
+            [(point.cost, end) for end in point.interval or [point.robust] * 2]
+        )
+        boxes.append(_box(x - 1, low, x + 1, high))
     for i, point in enumerate(points[:first]):
-        for x, y, across, along in _PLACES:
+        above = point.interval[1] if point.interval else point.robust
+        for height, (x, y, across, along) in [(point.robust, p) for p in _PLACES] + [(above, _ON_TOP)]:
             note = axes.annotate(
-                plain(point.label), (point.cost, point.robust), (x, y), textcoords="offset points", ha=across, va=along
+                plain(point.label), (point.cost, height), (x, y), textcoords="offset points", ha=across, va=along
             )
             note.set_in_layout(False)
             box, inside = note.get_window_extent(), figure.bbox
-            fits = inside.x0 < box.x0 and box.x1 < inside.x1 and axes.bbox.y0 < box.y0 and box.y1 < inside.y1
+            fits = axes.bbox.x0 < box.x0 and box.x1 < inside.x1 and axes.bbox.y0 < box.y0 and box.y1 < inside.y1
             if fits and not any(box.overlaps(other) for j, other in enumerate(boxes) if j != i):
                 boxes.append(box)
                 break
