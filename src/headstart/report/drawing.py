@@ -66,10 +66,10 @@ def svg(figure: Figure, label: str = "") -> str:
 
 
 def _rounded(attribute: re.Match[str]) -> str:
-    """To hundredths of a point, and without the turn by nothing that every text has."""
+    """To tenths of a point, and without the turn by nothing that every text has."""
     if attribute[0].startswith(' transform="rotate(-0 '):
         return ""
-    return re.sub(r"(\.\d\d)\d+", r"\1", attribute[0])
+    return re.sub(r"(\.\d)\d+", r"\1", attribute[0])
 
 
 def save(figure: Figure, path: Path) -> list[Path]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 WIDE, NARROW = 9.0, 4.2  # inches, for a window and for a phone
 GREY = "#8a9099"  # readable on light and dark pages
-_TIPS = 30  # of a panel of curves
+_TIPS = 20  # of a panel of curves
 # Dots of the ladder as text and as matplotlib names them; the last is filled.
 LADDER_SYMBOLS = {"○": "o", "◇": "D", "□": "s", "●": "o"}
 
@@ -135,7 +135,7 @@ def _curve_tips(axes: Any, runs: list[list[Json]], last: int) -> None:
             if any(row.get(line.key) is not None for row in rows)
         ]
         if said:
-            strip = axes.axvspan(epoch - every / 2, epoch + every / 2, alpha=0)
+            strip = axes.axvspan(epoch - every / 2, epoch + every / 2, alpha=0, clip_on=False)
             drawing.tip(strip, f"epoch {epoch}: {'; '.join(said)}")
 
 
