@@ -140,6 +140,7 @@ def test_attacks_find_the_best_euclidean_perturbation_of_a_linear_model(attack: 
     [
         ((8, "linf"), r"epsilon is 8; it must be a pixel fraction between 0 and 1; did you mean 8/255\?"),
         ((-0.1, "linf"), "epsilon is -0.1; it must be a pixel fraction between 0 and 1$"),
+        ((-8 / 255, "linf"), "epsilon is -8/255; it must be a pixel fraction between 0 and 1$"),
         ((-0.1, "l2"), "epsilon is -0.1; it must be a pixel fraction of at least 0$"),
         ((math.inf, "l2"), "epsilon is inf; it must be a pixel fraction of at least 0$"),
         ((math.nan, "l2"), "epsilon is nan"),

@@ -156,3 +156,10 @@ def duration(name: str, value: float | str) -> float:
     if seconds == 0 or isinstance(value, bool):
         raise SettingError(f"{name} is {value!r}; write a time above 0 such as 90s, 10m or 1.5h")
     return seconds
+
+
+def fraction_of_pixels(epsilon: float) -> str:
+    """Epsilon as people write it, the reverse of ``pixel_fraction``: 8/255 for 0.03137..., 0.3 for 0.3."""
+    levels = round(epsilon * 255, 1)
+    in_levels = math.isclose(epsilon * 255, levels, rel_tol=1e-6) and not math.isclose(epsilon, round(epsilon, 3))
+    return f"{levels:g}/255" if in_levels else f"{epsilon:.4g}"

@@ -63,6 +63,9 @@ def test_the_table_holds_every_figure(out: Path) -> None:
     assert "seed" not in row["recipe_fields"]
     assert (out / "table.md").read_text().count("| digits/") == 2
     assert "2 recipes, measured side by side" in (out / "table.html").read_text()
+    assert {path.name for path in (out / "table-figures").iterdir()} == {
+        f"{name}.{kind}" for name in ("ladder", "cost") for kind in ("svg", "pdf")
+    }
 
 
 def test_last_weights_are_evaluated_beside_the_best(out: Path) -> None:
@@ -112,7 +115,7 @@ def test_what_has_a_record_is_not_measured_again(copied: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"overrides": {**SHORT, "epsilon": "8/255"}}, r"digits-fgsm-1.json was made with epsilon 0.25, not 0.031"),
+        ({"overrides": {**SHORT, "epsilon": "8/255"}}, r"digits-fgsm-1.json was made with epsilon 0.25, not 8/255"),
         ({"suite": "light"}, "was made with suite 'fgsm', not 'light'; take another folder"),
         ({"n": 30}, "was made with n 40, not 30"),
     ],

@@ -9,7 +9,7 @@ import pytest
 
 import headstart
 
-HEAVY = ("torch", "lightning_fabric", "datasets", "sklearn", "plotly", "pyarrow", "pandas")
+HEAVY = ("torch", "lightning_fabric", "datasets", "sklearn", "matplotlib", "pyarrow", "pandas")
 REPORT = """
 import sys
 from headstart.commands.main import main

@@ -10,7 +10,7 @@ import pytest
 
 EXTRAS = (
     "captum",
-    "plotly",
+    "matplotlib",
     "jinja2",
     "tensorboard",
     "huggingface_hub",

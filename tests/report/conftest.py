@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from html.parser import HTMLParser
 from typing import Any
 
@@ -8,48 +7,77 @@ import pytest
 
 
 class ParsedPage(HTMLParser):
-    """A page as a browser would see it: tags, table rows as text, figures as data, and all visible text."""
+    """A page as a browser would see it.
+
+    Attributes:
+        tags: every tag with its attributes.
+        rows, intervals: of all tables, the text of each cell without and with nothing but its interval.
+        figures: by name, what each says where it is pointed at, in order.
+        labels: by name, the text of each figure.
+        latex, css, text: of tables, of style sheets, and all other visible text.
+    """
 
     def __init__(self, page: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.rows: list[list[str]] = []
-        self.figures: dict[str, Any] = {}
+        self.intervals: list[list[str]] = []
+        self.figures: dict[str, list[str]] = {}
+        self.labels: dict[str, list[str]] = {}
+        self.latex: list[str] = []
         self.css = ""
         self.text = ""
-        self._inside: str | None = None
-        self._figure: str | None = None
+        self._figure = ""
+        self._open: list[str] = []
         self.feed(page)
         self.close()
+        self.rows = [[" ".join(cell.split()) for cell in row] for row in self.rows]
 
     def row(self, first: str) -> list[str]:
         """The first table row with this text in its first cell."""
         return next(row for row in self.rows if row and row[0] == first)
 
+    def interval(self, first: str) -> list[str]:
+        """The intervals in that row."""
+        return next(ends for row, ends in zip(self.rows, self.intervals, strict=True) if row and row[0] == first)
+
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attributes)))
-        if tag in ("script", "style"):
-            self._inside, self._figure = tag, dict(attributes).get("data-for")
+        found = dict(attributes)
+        self.tags.append((tag, found))
+        if tag not in ("meta", "img", "br"):
+            self._open.append("interval" if found.get("class") == "interval" else tag)
+        if name := found.get("data-figure"):
+            self._figure = name
+            self.figures[name], self.labels[name] = [], []
         elif tag == "tr":
             self.rows.append([])
+            self.intervals.append([])
         elif tag in ("th", "td"):
             self.rows[-1].append("")
-            self._inside = "cell"
+            self.intervals[-1].append("")
+        elif tag == "pre":
+            self.latex.append("")
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in ("script", "style", "th", "td"):
-            self._inside = None
+        self._open.pop()
 
     def handle_data(self, data: str) -> None:
-        if self._inside == "style":
+        inside = self._open[-1] if self._open else ""
+        if "svg" in self._open:
+            if inside in ("title", "text") and self._figure:
+                said = (self.figures if inside == "title" else self.labels)[self._figure]
+                said += [data] * (data not in said)  # wide and narrow say the same
+        elif inside == "style":
             self.css += data
-        elif self._inside == "script":
-            if self._figure:
-                self.figures[self._figure] = json.loads(data)
-        else:
+        elif inside == "pre":
+            self.latex[-1] += data
+        elif inside != "script":
             self.text += data
-            if self._inside == "cell":
-                self.rows[-1][-1] += data
+            if "th" in self._open or "td" in self._open:
+                (self.intervals if inside == "interval" else self.rows)[-1][-1] += data
 
 
 def epochs(*pgd: float) -> list[dict[str, float]]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from headstart.report.by_time import at_budgets, drawn
+from headstart.report.drawing import svg
 
 
 def curve(recipe: str, seed: int, *points: tuple[float, float]) -> dict[str, Any]:
@@ -34,7 +35,9 @@ def test_the_cost_is_the_one_that_is_asked_for() -> None:
 
 
 def test_the_picture_names_every_recipe_once() -> None:
-    made = drawn(CURVES, "cpu_seconds", "AutoAttack")
-    assert made.startswith("<svg")
-    for text in ("long", "short", "processor seconds of training", "AutoAttack accuracy, %"):
-        assert made.count(f">{text}<") == 1
+    plot = drawn(CURVES, "cpu_seconds", "AutoAttack")
+    assert plot.narrow is not None
+    for figure in (plot.wide, plot.narrow):
+        made = svg(figure)
+        for text in ("long", "short", "processor seconds of training", "AutoAttack accuracy, %"):
+            assert made.count(f">{text}<") == 1

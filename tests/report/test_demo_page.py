@@ -7,9 +7,18 @@ from typing import Any
 
 import pytest
 
-from headstart.report import demo_page
+from headstart.report import demo_page, drawing, plots
+from headstart.report.cost_plot import Point, cost_plot
+from headstart.report.numbers import sampling_interval
 
 HOSTILE = '"><script>alert(1)</script><img src=http://evil.test/x>&'
+
+
+def evaluation(robust: float) -> dict[str, Any]:
+    """Of 200 images, the first ones withstand."""
+    stand = round(200 * robust)
+    how = {"suite": "standard", "n": 200, "epsilon": 0.3, "norm": "linf", "images": "those"}
+    return {**how, "broken_by": [None] * stand + ["square"] * (200 - stand)}
 
 
 def test_the_demo_table_shows_the_numbers_of_the_input(demo: Any, details: Any, parsed: Any) -> None:
@@ -23,33 +32,83 @@ def test_the_demo_table_shows_the_numbers_of_the_input(demo: Any, details: Any, 
     assert seen.row("PGD-AT")[6:] == ["—", "—", "—"]  # its passes were not counted
 
 
-def test_the_best_robust_accuracies_are_emphasised(demo: Any, details: Any) -> None:
-    page = demo_page(demo, details)
-    assert re.findall(r"<strong>([\d.]+)</strong>", page) == ["44.4", "15.6"]
+def test_every_accuracy_has_its_interval(demo: Any, details: Any, parsed: Any) -> None:
+    seen = parsed(demo_page(demo, details))
+    for result in demo["results"]:
+        for key, ends in zip(
+            ("clean", "fgsm", "pgd", "autoattack"), seen.interval(result["method"].upper())[1:5], strict=True
+        ):
+            low, high = sampling_interval(result[key], 500)
+            assert ends.split() == [f"{100 * low:.1f}", "to", f"{100 * high:.1f}"]
+
+
+def test_the_most_robust_and_all_that_may_be_are_emphasised(demo: Any) -> None:
+    details: dict[str, Any] = {}
+
+    def emphasised() -> list[str]:
+        return re.findall(r"<strong>([\d.]+)</strong>", demo_page(demo, details))
+
+    assert emphasised() == ["15.6"]
+    demo["n"] = 200  # 4.6 points are nothing on 200 images, unless image by image nearly all speak for one
+    assert emphasised() == ["11.0", "15.6"]
+    details["evaluations"] = {result["method"]: evaluation(result["autoattack"]) for result in demo["results"]}
+    assert emphasised() == ["15.6"]
+    details["evaluations"]["fgsm-sdi"]["broken_by"].reverse()
+    assert emphasised() == ["11.0", "15.6"]
 
 
 def test_the_demo_draws_the_curves_and_marks_the_collapse(demo: Any, details: Any, parsed: Any) -> None:
-    figures = parsed(demo_page(demo, details)).figures
-    assert list(figures) == ["curves-0", "curves-1", "curves-2", "curves-3", "cost"]
+    seen = parsed(demo_page(demo, details))
+    assert list(seen.figures) == ["curves-0", "curves-1", "curves-2", "curves-3", "cost"]
     for i, method in enumerate(details["curves"]):
-        name = f"curves-{i}"
-        lines = {line["name"]: line for line in figures[name]["data"]}
-        assert lines["PGD"]["y"] == [row["pgd"] for row in details["curves"][method]]
-        assert lines["FGSM"]["y"] == [row["fgsm"] for row in details["curves"][method]]
-        assert figures[name]["layout"]["yaxis"]["range"] == [0, 1.02]
-    notes = {name: figure["layout"].get("annotations", []) for name, figure in figures.items()}
-    assert [note["text"] for note in notes.pop("curves-0")] == ["collapse, epoch 3"]
+        assert seen.figures[f"curves-{i}"] == [
+            f"epoch {row['epoch']}: clean 90.0%; FGSM {row['fgsm']:.1%}; PGD {row['pgd']:.1%}"
+            for row in details["curves"][method]
+        ]
+    notes = {name: [text for text in texts if "collapse" in text] for name, texts in seen.labels.items()}
+    assert notes.pop("curves-0") == ["collapse, epoch 3"]
     assert not any(notes.values())
 
 
+def test_the_curves_are_drawn_where_they_were_measured(details: Any) -> None:
+    epochs = details["curves"]["fgsm-sdi"]
+    axes = plots.curves([epochs], "#0072B2", None, "curves", "FGSM-SDI").wide.axes[0]
+    drawn = [(line.get_xdata().tolist(), line.get_ydata().tolist(), line.get_color()) for line in axes.lines]
+    assert drawn[-1] == ([1, 2, 3], [row["pgd"] for row in epochs], "#0072B2")
+    assert drawn[-2] == ([1, 2, 3], [row["fgsm"] for row in epochs], "#0072B2")
+    assert axes.get_ylim() == (0, 1.02)
+
+
 def test_the_demo_plots_seconds_against_autoattack_in_the_methods_colours(demo: Any, details: Any, parsed: Any) -> None:
-    figures = parsed(demo_page(demo, details)).figures
-    points = figures["cost"]["data"]
-    assert [(p["x"], p["y"]) for p in points] == [([r["seconds"]], [r["autoattack"]]) for r in demo["results"]]
-    in_curves = [figures[f"curves-{i}"]["data"][-1]["line"]["color"] for i in range(4)]
-    assert [p["marker"]["color"] for p in points] == in_curves
-    assert len(set(in_curves)) == 4
-    assert points[0]["error_y"]["array"][0] > 0  # none of 500 images is not proof of none at all
+    seen = parsed(demo_page(demo, details))
+    for result, tip in zip(demo["results"], seen.figures["cost"], strict=True):
+        low, high = sampling_interval(result["autoattack"], 500)  # none of 500 images is not proof of none at all
+        ends = f"(95%: {100 * low:.1f} to {100 * high:.1f})"
+        assert tip == f"{result['method'].upper()}: {result['autoattack']:.1%} {ends} in {result['seconds']} s"
+    names = {result["method"].upper() for result in demo["results"]}
+    assert names <= set(seen.labels["cost"])
+    assert "accuracy under AutoAttack" in seen.labels["cost"]
+
+
+def test_points_stand_at_their_cost_and_accuracy_in_their_colour() -> None:
+    points = [
+        Point("$a$", "#D55E00", 10.0, 0.2, (0.1, 0.3)),
+        Point("b_b", "#CC79A7", 40.0, 0.25),
+        Point("c", "#0072B2", 41, 0),
+    ]
+    plot = cost_plot(points, "seconds", "PGD", "cost")
+    for figure in (plot.wide, plot.narrow):
+        assert figure is not None
+        frontier, *dots = figure.axes[0].lines
+        assert [(*dot.get_xydata()[0], dot.get_color()) for dot in dots] == [
+            (p.cost, p.robust, p.colour) for p in points
+        ]
+        assert frontier.get_xydata().tolist() == [[10, 0.2], [40, 0.25]], "c is dearer and weaker"
+        (bar,) = figure.axes[0].collections
+        assert bar.get_paths()[0].vertices.tolist() == [[10, 0.1], [10, 0.3]]
+        written = [note.get_window_extent() for note in figure.axes[0].texts]
+        assert not any(a.overlaps(b) for i, a in enumerate(written) for b in written[:i])
+    assert ">$a$</text>" in drawing.svg(plot.wide), "no mathematics"
 
 
 def test_the_demo_shows_samples_with_predictions(demo: Any, details: Any, parsed: Any) -> None:
@@ -74,7 +133,7 @@ def test_missing_parts_of_the_demo_are_left_out(demo: Any, parsed: Any) -> None:
     assert seen.row("FGSM")[4] == "—"
     assert seen.row("FGSM-RS")[4] == "—"
     assert list(seen.figures) == ["cost"]
-    assert "PGD-20" in str(seen.figures["cost"]["layout"]["yaxis"]["title"])  # the strongest that all were run under
+    assert "accuracy under PGD-20" in seen.labels["cost"]  # the strongest that all were run under
     assert not any(tag == "img" for tag, _ in seen.tags)
     assert "collapse" not in seen.text.split("Accuracy and cost")[0]
 

@@ -19,6 +19,7 @@ from headstart.campaigns.variation import variants
 from headstart.errors import SettingError, StorageError
 from headstart.evaluation.evaluate import evaluate
 from headstart.evaluation.suites import find_suite
+from headstart.fields import fraction_of_pixels
 from headstart.recipes.reader import every_recipe, load_recipe, merge
 from headstart.recipes.recipe import Recipe
 from headstart.runs.files import write_text
@@ -149,9 +150,8 @@ def read_record(path: Path, recipe: Recipe, suite: str, n: int | None, last: boo
     del wanted["keep"]  # what is kept of a run changes nothing in it
     for key, value in wanted.items():
         if found.get(key, value) != value:  # a field that did not exist yet had its default
-            raise StorageError(
-                f"{path} was made with {key} {found[key]!r}, not {value!r}; take another folder or delete it"
-            )
+            was, now = map(fraction_of_pixels if key == "epsilon" else repr, (found[key], value))
+            raise StorageError(f"{path} was made with {key} {was}, not {now}; take another folder or delete it")
     if last and "last" not in record:
         raise StorageError(f"{path} is not of the last weights; take another folder or delete it")
     return record

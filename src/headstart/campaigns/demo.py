@@ -18,6 +18,7 @@ from headstart.campaigns.folders import DemoFolder, pgd_record
 from headstart.campaigns.following import follow
 from headstart.campaigns.perturbations import sample_perturbations
 from headstart.evaluation.evaluate import evaluate
+from headstart.fields import fraction_of_pixels
 from headstart.recipes.reader import load_recipe
 from headstart.recipes.recipe import Recipe
 from headstart.report import demo_page
@@ -59,7 +60,7 @@ def run_demo(out: Path, seed: int = 0, n: int = ATTACKED) -> dict[str, Any]:
     details = _details({m: measured[m]["details"] for m in SHOWN})
     write_text(folder.demo, json.dumps(demo, indent=2) + "\n")
     write_text(folder.details, json.dumps(details) + "\n")
-    write_text(folder.page, demo_page(demo, details))
+    write_text(folder.page, demo_page(demo, details, folder.figures))
     _print(demo, folder)
     return demo
 
@@ -101,6 +102,7 @@ def run_method(recipe: Recipe, run: RunFolder, n: int) -> dict[str, Any]:
             "collapse": next(({"epoch": row["epoch"]} for row in result.metrics if row["collapsed"]), None),
             "samples": sample_perturbations(recipe, run),
             "passes": passes_per_update(result.cost),
+            "evaluation": standard,
         },
     }
 
@@ -114,13 +116,14 @@ def _attacked(run: RunFolder, suite: str, n: int, path: Path) -> dict[str, Any]:
 
 
 def _details(methods: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The page's further input: curves, collapses, sample images and passes by method."""
+    """The page's further input by method: curves, collapses, sample images, passes and evaluations."""
     first = next(iter(methods.values()))["samples"]
     per_method = ("initial", "final", "adversarial", "predictions")
     return {
         "curves": {m: d["curve"] for m, d in methods.items()},
         "collapse": {m: d["collapse"] for m, d in methods.items()},
         "passes": {m: d["passes"] for m, d in methods.items()},
+        "evaluations": {m: d["evaluation"] for m, d in methods.items()},
         "samples": {
             **{k: first[k] for k in ("images", "labels", "classes")},
             "per_method": {m: {k: d["samples"][k] for k in per_method} for m, d in methods.items()},
@@ -134,6 +137,8 @@ def _print(demo: dict[str, Any], folder: DemoFolder) -> None:
         row = [f"{r[k]:.1%}" for k in ("clean", "fgsm", "pgd", "autoattack")]
         table.add_row(r["method"], *row, f"{r['seconds']:.0f} s")
     console = Console()
-    console.print(f"accuracy on {demo['n']} test digits, epsilon {demo['epsilon']:g}, seed {demo['seed']}")
+    console.print(
+        f"accuracy on {demo['n']} test digits, epsilon {fraction_of_pixels(demo['epsilon'])}, seed {demo['seed']}"
+    )
     console.print(table)
-    console.print(f"the whole story: {folder.page}")
+    console.print(f"the whole story: {folder.page}; its figures as SVG and PDF: {folder.figures}")

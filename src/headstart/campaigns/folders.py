@@ -50,6 +50,11 @@ class BenchFolder:
         """The table with pictures."""
         return self.path / "table.html"
 
+    @property
+    def figures(self) -> Path:
+        """These as SVG and PDF."""
+        return self.path / "table-figures"
+
 
 @dataclass(frozen=True)
 class DemoFolder:
@@ -68,13 +73,18 @@ class DemoFolder:
 
     @property
     def details(self) -> Path:
-        """The page's further input: curves, collapses, sample images and passes by method."""
+        """The page's further input by method: curves, collapses, sample images, passes and evaluations."""
         return self.path / "details.json"
 
     @property
     def page(self) -> Path:
         """The whole story."""
         return self.path / "report.html"
+
+    @property
+    def figures(self) -> Path:
+        """Its figures as SVG and PDF."""
+        return self.path / "report-figures"
 
     def run(self, method: str) -> RunFolder:
         """The run of one method."""

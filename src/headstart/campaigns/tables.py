@@ -30,7 +30,7 @@ def write_tables(folder: BenchFolder, records: Sequence[Record], curves: list[Re
         write_text(folder.time, by_cost)
         table += "\n" + by_cost
     write_text(folder.summary, json.dumps(summarised, indent=1) + "\n")
-    write_text(folder.page, bench_page(summarised))
+    write_text(folder.page, bench_page(summarised, folder.figures))
     return table
 
 
@@ -48,6 +48,7 @@ def summary(records: Sequence[Record]) -> Record:
             {
                 "recipe": name,
                 "recipe_fields": {k: v for k, v in rows[0]["recipe"].items() if k != "seed"},
+                "n": rows[0]["evaluation"]["n"],
                 "seeds": [r["seed"] for r in rows],
                 **{column: [r[column] for r in rows] for column in COLUMNS},
                 "collapsed_epochs": [r["collapsed_epochs"] for r in rows],

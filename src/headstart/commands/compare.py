@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from headstart.commands.flags import add_fields, given
 from headstart.evaluation.settings import EvaluationSettings
+from headstart.fields import fraction_of_pixels
 
 
 def add_arguments(sub: ArgumentParser) -> None:
@@ -28,7 +29,8 @@ def run(options: Namespace) -> int:
     compared = compare(options.a, options.b, **given(options, EvaluationSettings))
     if options.out is not None:
         write_text(options.out, json.dumps(compared.to_json(), indent=2) + "\n")
-    print(f"suite {compared.suite}, {compared.n} images, epsilon {compared.epsilon:.4g}, norm {compared.norm}")
+    epsilon = fraction_of_pixels(compared.epsilon)
+    print(f"suite {compared.suite}, {compared.n} images, epsilon {epsilon}, norm {compared.norm}")
     print(f"{'robust':>12}  {compared.robust_a:.2%}  {compared.a}")
     print(f"{'robust':>12}  {compared.robust_b:.2%}  {compared.b}")
     print(f"{'robust':>12}  both {compared.both}, only the first {compared.only_a}, only the second {compared.only_b}")

@@ -19,6 +19,9 @@ def run(options: Namespace) -> int:
     from headstart.report import load_run, run_page
     from headstart.runs.files import write_text
 
-    write_text(options.out, run_page([load_run(run) for run in options.runs], published=options.published))
+    runs, folder = [load_run(run) for run in options.runs], options.out.with_name(f"{options.out.stem}-figures")
+    write_text(options.out, run_page(runs, options.published, folder))
     print(options.out)
+    if folder.exists():
+        print(f"every figure as SVG and PDF: {folder}")
     return 0

@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 from headstart.commands.evaluate import SOURCE
 from headstart.commands.flags import add_fields, given
 from headstart.evaluation.settings import NOT_SWEPT, EvaluationSettings
+from headstart.fields import fraction_of_pixels
 from headstart.runs.folder import RunFolder
 
 
@@ -34,7 +35,7 @@ def run(options: Namespace) -> int:
         write_text(out, json.dumps(record, indent=2) + "\n")
     print(f"{'epsilon':>12}  accuracy ({record['suite']}, {record['n']} images, {record['seconds']:.0f} s)")
     for epsilon, accuracy in zip(record["epsilons"], record["accuracies"], strict=True):
-        print(f"{epsilon:>12.4f}  {accuracy:.2%}")
+        print(f"{fraction_of_pixels(epsilon):>12}  {accuracy:.2%}")
     for warning in record["warnings"]:
         print(f"warning: {warning}")
     return 0

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from headstart.errors import SettingError, unknown
+from headstart.fields import fraction_of_pixels
 
 
 class Norm(Protocol):
@@ -113,7 +114,9 @@ class ThreatModel:
         if not 0 <= self.epsilon <= largest or math.isinf(self.epsilon):
             allowed = f"between 0 and {largest:g}" if math.isfinite(largest) else "of at least 0"
             hint = f"; did you mean {self.epsilon:g}/255?" if 1 < self.epsilon <= 255 else ""
-            raise SettingError(f"epsilon is {self.epsilon:g}; it must be a pixel fraction {allowed}{hint}")
+            raise SettingError(
+                f"epsilon is {fraction_of_pixels(self.epsilon)}; it must be a pixel fraction {allowed}{hint}"
+            )
 
     def project(self, delta: Tensor) -> Tensor:
         """Onto the epsilon-ball; the image box is ``box``'s business."""

@@ -17,6 +17,7 @@ from headstart.evaluation.evaluate import device_of, evaluate_model
 from headstart.evaluation.settings import NOT_SWEPT, EvaluationSettings, settings_from
 from headstart.evaluation.subject import Source, find_subject
 from headstart.evaluation.warnings import caution
+from headstart.fields import fraction_of_pixels
 from headstart.runs.environment import environment
 
 logger = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ def sweep_model(
                 broken_at[row] = 0.0 if attack == "clean" else size
         left = left[torch.tensor([attack is None for attack in result.broken_by])]
         if progress:
-            logger.info(f"epsilon {size:.4f}  accuracy {len(left) / len(x):.2%}")
+            logger.info(f"epsilon {fraction_of_pixels(size):>8}  accuracy {len(left) / len(x):.2%}")
     return _sweep_of(settings.suite, threat, broken_at, warnings, time.perf_counter() - started, device)
 
 
@@ -144,8 +145,8 @@ def _sweep_of(
         last, times = epsilons[-1], epsilons[-1] / threat.epsilon
         standing = caution(
             "accuracy-that-does-not-reach-zero",
-            f"at epsilon {last:.3g}, {times:.3g} times the model's own, {accuracies[-1]:.1%} of the images withstand "
-            f"suite {suite!r}: its attacks fail for another reason than robustness",
+            f"at epsilon {fraction_of_pixels(last)}, {times:.3g} times the model's own, {accuracies[-1]:.1%} of the "
+            f"images withstand suite {suite!r}: its attacks fail for another reason than robustness",
         )
         warnings = [*warnings, standing]
     return Sweep(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,26 @@ from headstart.report.numbers import Spread, budget, spread
 from headstart.report.reading import Json
 
 PASSES = {"forwards": "forward", "input_gradients": "input grad.", "backwards": "backward"}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a robust accuracy was measured: figures that differ here must be neither averaged, ranked nor drawn together.
+
+    Attributes:
+        data: name of the data set, None in records that do not say it.
+    """
+
+    suite: str | None
+    n: int | None
+    epsilon: float | None
+    norm: str
+    data: str | None
+
+    def __str__(self) -> str:
+        of = f" of {re.split(r'[:/]', self.data.rstrip('/'))[-1]}" if self.data else ""
+        norm = "" if self.norm == "linf" else f" in {self.norm}"
+        return f"{self.suite}, ε = {budget(self.epsilon)}{norm}, {self.n} images{of}"
 
 
 @dataclass(frozen=True)
@@ -30,20 +51,25 @@ class Group:
 
     @property
     def measured(self) -> str:
-        """How its runs were measured, in words: suite, epsilon and number of images."""
+        """How its runs were measured, in words."""
         how = measured_by(self.runs[0])
-        if how is None:
-            return "not evaluated"
-        suite, n, epsilon = how
-        return f"{suite}, ε = {budget(epsilon)}, {n} images"
+        return "not evaluated" if how is None else str(how)
 
-    def spread(self, part: str, key: str) -> Spread | None:
-        """Spread of one number of the runs' records, as ``("evaluation", "robust")`` or ``("cost", "seconds")``."""
-        return spread((run[part] or {}).get(key) for run in self.runs)
+    def cost(self, key: str) -> Spread | None:
+        """Spread of one number of the runs' costs."""
+        return spread(run["cost"].get(key) for run in self.runs)
+
+    def accuracy(self, key: str) -> Spread | None:
+        """Spread of the accuracy ``clean`` or ``robust``."""
+        return self._accuracy((run["evaluation"] or {}).get(key) for run in self.runs)
 
     def attack(self, name: str) -> Spread | None:
         """Spread of the accuracy under one attack."""
-        return spread(attacks(run).get(name) for run in self.runs)
+        return self._accuracy(attacks(run).get(name) for run in self.runs)
+
+    def _accuracy(self, values: Iterable[float | None]) -> Spread | None:
+        how = measured_by(self.runs[0])
+        return spread(values, how.n if how else None)
 
 
 def group_runs(runs: list[Json]) -> list[Group]:
@@ -75,10 +101,14 @@ def method_of(run: Json) -> str:
     return str(run["config"].get("method", "unknown"))
 
 
-def measured_by(run: Json) -> tuple[Any, Any, Any] | None:
-    """Suite, number of images and epsilon: runs that differ here must not be averaged or ranked."""
+def measured_by(run: Json) -> Measure | None:
+    """How the run was evaluated, None where it was not."""
     evaluation = run["evaluation"]
-    return evaluation and tuple(evaluation.get(key) for key in ("suite", "n", "epsilon"))
+    if not evaluation:
+        return None
+    norm, data = evaluation.get("norm", "linf"), (evaluation.get("request") or {}).get("data")
+    suite, n, epsilon = (evaluation.get(key) for key in ("suite", "n", "epsilon"))
+    return Measure(suite, n, epsilon, norm, data or run["config"].get("data"))
 
 
 def attacks(run: Json) -> dict[str, float]:
@@ -97,6 +127,11 @@ def curve(run: Json) -> list[Json]:
     if any(row.get("val") for row in rows):
         return [{"epoch": row["epoch"], **(row.get("val") or {})} for row in rows]
     return [{"epoch": row["epoch"], "train": row.get("train_accuracy")} for row in rows]
+
+
+def watched(run: Json) -> bool:
+    """Whether the run was validated, which is what chooses its weights and sees a collapse."""
+    return any("pgd" in row for row in curve(run))
 
 
 def collapse_epoch(run: Json) -> int | None:
@@ -130,7 +165,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Json:
 
 def _identity(run: Json) -> str:
     config = {key: value for key, value in run["config"].items() if key != "seed"}
-    return _canonical([config, measured_by(run)])
+    return _canonical([config, str(measured_by(run))])
 
 
 def _canonical(value: Any) -> str:

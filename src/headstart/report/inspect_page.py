@@ -9,9 +9,10 @@ from typing import Any
 from headstart.report import drawing
 from headstart.report.inspect_figures import PANELS, Panel, collapses, colours, histories, over_epochs, standing
 from headstart.report.linearity import known, linearity_section
-from headstart.report.numbers import budget, percent
+from headstart.report.numbers import MISSING, budget, percent, spread
 from headstart.report.reading import Json
 from headstart.report.rendering import render
+from headstart.report.tables import Column, Row, Table, accuracy, figure, words
 
 TOGETHER = {"standing": standing, "linearity": over_epochs}
 """Figures with all runs on one axes."""
@@ -29,8 +30,10 @@ def inspect_page(whole: Json) -> str:
         lede=_lede(whole),
         settings={"Settings": {key: whole[key] for key in ("data", "norm", "epsilon", "n", "sample", "seed")}},
         measured=[whole],
+        figures=[],
+        folder=None,  # its figures show the runs side by side, and are written by save_figures
         sample=n,
-        runs=_rows(whole),
+        numbers=_table(whole),
         panels={panel.name: _panels(panel, whole) for panel in PANELS},
         standing=_alone(standing, whole),
         linearity=linearity_section(histories(whole), collapses(whole), colours(whole)),
@@ -100,6 +103,31 @@ def _rows(whole: Json) -> list[Json]:
             }
         )
     return rows
+
+
+def _table(whole: Json) -> Table:
+    """The rows as a table of a page."""
+    columns = [
+        Column("run", text=True),
+        Column("images that stand at ε, %"),
+        Column("median ε of a fall"),
+        Column("deviation from linear", "loss"),
+        Column("missed by the FGSM step", "loss"),
+        Column("ridge", "loss"),
+        Column("local linearity"),
+        Column("collapse, epoch"),
+    ]
+    rows = []
+    for row in _rows(whole):
+        stand = spread([row["stand"]], whole["sample"])
+        cells = [words(row["name"], colour=row["colour"]), accuracy(stand), words(row["median"])]
+        cells += [figure(row[key], _two) for key in ("deviation", "missed", "ridge", "linearity")]
+        rows.append(Row([*cells, words(row["collapse"])]))
+    return Table("inspection", "In numbers", columns, rows)
+
+
+def _two(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.2f}"
 
 
 def _panels(panel: Panel, whole: Json) -> list[Json]:

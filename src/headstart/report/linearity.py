@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from headstart.report import drawing
+from headstart.report.plots import Plot
 from headstart.report.reading import Json
 
 Curves = Mapping[str, list[Json]]
 
 
 def linearity_section(curves: Curves, collapse: Mapping[str, int | None], colours: Mapping[str, str]) -> Json | None:
-    """``{"figure", "verdicts"}`` for a page; None where no run measured it.
+    """Figure and verdicts, ``{"figure", "verdicts"}``, for a page; None where no run measured it.
 
     Args:
         curves: of each run, ``{"epoch", "linearity"}`` per epoch, keys missing where not measured.
@@ -23,7 +24,8 @@ def linearity_section(curves: Curves, collapse: Mapping[str, int | None], colour
         return None
     figure, axes = drawing.new(4.6, 2.7)
     draw(axes, curves, collapse, colours)
-    return {"figure": drawing.svg(figure), "verdicts": verdicts(curves, collapse)}
+    plot = Plot("linearity", "Local linearity over the epochs", figure)
+    return {"figure": plot, "verdicts": verdicts(curves, collapse)}
 
 
 def known(rows: list[Json]) -> list[tuple[int, float]]:

@@ -10,28 +10,52 @@ from typing import Any
 
 from scipy import stats
 
+from headstart.fields import fraction_of_pixels
+
 MISSING = "—"
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean of some runs, and their sample standard deviation (None for a single one)."""
+    """Mean of some runs, their sample standard deviation (None for a single one), the 95 % interval of an accuracy."""
 
     mean: float
     std: float | None
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """One deviation to either side of the mean."""
-        return None if self.std is None else (self.mean - self.std, self.mean + self.std)
+    interval: tuple[float, float] | None = None
 
 
-def spread(values: Iterable[float | None]) -> Spread | None:
-    """Mean and sample standard deviation of the values that are there; None when none is."""
+def spread(values: Iterable[float | None], n: int | None = None) -> Spread | None:
+    """Mean and sample standard deviation of the values that are there; None when none is.
+
+    Args:
+        n: number of test images, where the values are accuracies; they get an interval, for other test images
+            (Wilson's) and, where there are several values, for other seeds too (Student's t).
+    """
     known = [value for value in values if value is not None]
     if not known:
         return None
-    return Spread(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None)
+    mean, std = statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None
+    return Spread(mean, std, _interval(mean, std, len(known), n) if n else None)
+
+
+def level(best: Spread, other: Spread) -> bool:
+    """Whether the 95 % interval of the difference of two accuracies reaches zero.
+
+    Of the intervals of both it is made as by Newcombe (1998, Statistics in Medicine 17, method 10), which takes the two
+    for independent. On the same images they seldom are, so it is rather too wide. Without intervals, only equals are
+    level.
+    """
+    if best.interval is None or other.interval is None:
+        return best.mean == other.mean
+    return best.mean - other.mean <= math.hypot(best.mean - best.interval[0], other.interval[1] - other.mean)
+
+
+def _interval(mean: float, std: float | None, seeds: int, n: int) -> tuple[float, float]:
+    low, high = sampling_interval(mean, n)
+    if std is None:
+        return low, high
+    other_seeds = float(stats.t.ppf(0.975, seeds - 1)) * std / math.sqrt(seeds)
+    return max(0.0, mean - math.hypot(mean - low, other_seeds)), min(1.0, mean + math.hypot(high - mean, other_seeds))
 
 
 def sampling_interval(accuracy: float, n: int) -> tuple[float, float]:
@@ -63,12 +87,8 @@ def passes(value: float | None) -> str:
 
 
 def budget(epsilon: float | None) -> str:
-    """Epsilon as people write it: 8/255 for 0.03137..., 0.3 for 0.3."""
-    if epsilon is None:
-        return MISSING
-    levels = round(epsilon * 255, 1)
-    in_levels = math.isclose(epsilon * 255, levels, rel_tol=1e-6) and not math.isclose(epsilon, round(epsilon, 3))
-    return f"{levels:g}/255" if in_levels else f"{epsilon:.4g}"
+    """Epsilon as people write it, or the sign for none."""
+    return MISSING if epsilon is None else fraction_of_pixels(epsilon)
 
 
 def setting(value: Any) -> str:

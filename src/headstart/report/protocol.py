@@ -12,7 +12,7 @@ from typing import Any
 from headstart.recipes.reader import load_recipe
 from headstart.recipes.recipe import Recipe
 from headstart.report.groups import attacks, flat, method_of
-from headstart.report.numbers import sampling_interval
+from headstart.report.numbers import Spread, spread
 from headstart.report.published import Published, dataset_of, published_for
 from headstart.report.reading import Json
 
@@ -41,19 +41,11 @@ THEIR_CODE = {
 
 
 @dataclass(frozen=True)
-class Figure:
-    """An accuracy of ours with its 95 % interval, as fractions."""
-
-    accuracy: float
-    interval: tuple[float, float]
-
-
-@dataclass(frozen=True)
 class Beside:
     """A run and the published rows of its data set, method and epsilon, each with the differences in words."""
 
     run: Json
-    ours: dict[str, Figure | None]
+    ours: dict[str, Spread | None]
     rows: list[tuple[Published, list[str]]]
 
 
@@ -72,7 +64,7 @@ def beside(run: Json) -> Beside:
     return Beside(run, _ours(run), [(row, list(_differences(run, row))) for row in rows])
 
 
-def _ours(run: Json) -> dict[str, Figure | None]:
+def _ours(run: Json) -> dict[str, Spread | None]:
     evaluation, found = run["evaluation"] or {}, attacks(run)
     whole = {"standard": evaluation.get("robust"), "full": found.get("square")}
     values = {
@@ -80,10 +72,7 @@ def _ours(run: Json) -> dict[str, Figure | None]:
         "pgd-50": found.get("pgd-50"),
         "autoattack": whole.get(str(evaluation.get("suite"))),
     }
-    return {
-        name: None if value is None else Figure(value, sampling_interval(value, evaluation["n"]))
-        for name, value in values.items()
-    }
+    return {name: spread([value], evaluation.get("n")) for name, value in values.items()}
 
 
 def _differences(run: Json, row: Published) -> Iterator[str]:
