@@ -140,3 +140,9 @@ def pixel_fraction(value: float | str) -> float:
         return float(Fraction(value.replace(" ", ""))) if isinstance(value, str) else float(value)
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise SettingError(f"epsilon is {value!r}; write a pixel fraction such as 8/255 or 0.03") from error
+
+
+def fraction_of(epsilon: float) -> str:
+    """What ``pixel_fraction`` reads as exactly this number: 8/255 for 8 / 255, else the number."""
+    levels = round(epsilon * 255)
+    return f"{levels}/255" if levels and pixel_fraction(f"{levels}/255") == epsilon else repr(epsilon)

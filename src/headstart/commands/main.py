@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from types import ModuleType
 from jsonargparse import ArgumentParser
 
 from headstart.commands import bench, compare, demo, evaluate, list, pull, push, report, sweep, train
-from headstart.commands.flags import Help
+from headstart.commands.flags import Help, add_help
 from headstart.errors import LostProcess, SettingError, UserError, unknown
 from headstart.fields import describe
 from headstart.runs.log import show_messages
@@ -30,19 +31,28 @@ COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "list": (list, "methods, recipes, datasets, models, attacks, suites"),
 }
 
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 it ran and the answer is no, or a process of the run was lost; 2 the input is wrong (one "
+    "line on stderr); 130 interrupted, with what was done saved."
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0 done, 2 the input is wrong (one line on stderr), 130 interrupted with the state saved."""
+    """Run a command; the exit code, see ``EXIT_CODES``."""
     show_messages()
-    arguments = [*(sys.argv[1:] if argv is None else argv)]
     try:
-        parser = make_parser()
-        try:
-            options = parser.parse_args(arguments)
-        except argparse.ArgumentError as error:
-            raise SettingError(_explain(str(error), arguments)) from error
-        command = options.pop("command")
-        return int(COMMANDS[command][0].run(options.pop(command)))
+        code = _run(_joined(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        return 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"headstart: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     except UserError as error:
         print(f"headstart: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -52,6 +62,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("headstart: interrupted", file=sys.stderr)
         return 130
+
+
+def _run(arguments: Sequence[str]) -> int:
+    parser = make_parser()
+    try:
+        options = parser.parse_args(arguments)
+    except argparse.ArgumentError as error:
+        raise SettingError(_explain(str(error), arguments)) from error
+    command = options.pop("command")
+    return int(COMMANDS[command][0].run(options.pop(command)))
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """The words, with ``--epsilon -8/255`` as ``--epsilon=-8/255``: argparse takes the value for a flag."""
+    joined: list[str] = []
+    for word in words:
+        if re.match(r"-[\d.]", word) and joined and re.fullmatch(r"--[\w.]+", joined[-1]):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads stdout any more, as after ``| head``; what is left of the output then goes nowhere."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def entry() -> None:
@@ -68,11 +109,16 @@ def make_parser() -> ArgumentParser:
         allow_abbrev=False,
         version=_version(),
         formatter_class=Help,
+        epilog=EXIT_CODES,
     )
     parser.usage = "headstart COMMAND [--FLAG ...]"
     commands = parser.add_subcommands(required=True, dest="command", metavar="COMMAND")
     for name, (module, summary) in COMMANDS.items():
-        sub = ArgumentParser(description=summary, exit_on_error=False, allow_abbrev=False)
+        sub = ArgumentParser(
+            description=summary, epilog=getattr(module, "EPILOG", None), exit_on_error=False, allow_abbrev=False,
+            add_help=False,
+        )  # fmt: skip
+        add_help(sub, getattr(module, "values_for_help", None))
         module.add_arguments(sub)
         sub.usage = f"headstart {name} {_positionals(sub)}[--FLAG ...]"
         commands.add_subcommand(name, sub, help=summary)
