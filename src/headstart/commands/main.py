@@ -12,7 +12,8 @@ from types import ModuleType
 
 from jsonargparse import ArgumentParser
 
-from headstart.commands import bench, compare, demo, evaluate, list, pull, push, report, sweep, train
+from headstart.commands import bench, compare, demo, evaluate, pull, push, report, resume, sweep, train
+from headstart.commands import list as listing
 from headstart.commands.flags import Help, add_help
 from headstart.errors import LostProcess, SettingError, UserError, unknown
 from headstart.fields import describe
@@ -21,6 +22,7 @@ from headstart.runs.log import show_messages
 COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "demo": (demo, "train four methods on digits, attack them all, write a page; one to three minutes"),
     "train": (train, "train a robust classifier by a recipe"),
+    "resume": (resume, "go on with a run, from its folder alone; to more epochs if asked"),
     "evaluate": (evaluate, "measure robust accuracy under a suite of attacks"),
     "sweep": (sweep, "robust accuracy over a growing epsilon, which must reach zero"),
     "compare": (compare, "two models on the same images: is one more robust?"),
@@ -28,7 +30,7 @@ COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "report": (report, "one self-contained page over runs"),
     "push": (push, "upload a run to the Hugging Face hub, with a card"),
     "pull": (pull, "download a run from the Hugging Face hub"),
-    "list": (list, "methods, recipes, datasets, models, attacks, suites"),
+    "list": (listing, "methods, recipes, datasets, models, attacks, suites"),
 }
 
 EXIT_CODES = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Optional
@@ -32,7 +31,7 @@ GROUPS = {
         "device", "devices", "num_nodes", "precision", "compile", "cuda_graphs", "accumulate", "sync_batch_norm",
         "workers", "deterministic",
     ),
-    "safety": ("eval_every", "checkpoint_every", "keep", "on_collapse", "watch_every"),
+    "safety": ("eval_every", "checkpoint_every", "keep", "on_collapse", "watch_every", "log"),
 }  # fmt: skip
 """How the help arranges the fields of a recipe."""
 
@@ -44,6 +43,7 @@ def add_arguments(sub: ArgumentParser) -> None:
     sub.add_argument("recipe", type=str, help="DATASET/METHOD (headstart list recipes) or a YAML file")
     sub.add_argument("--out", type=Optional[Path], default=None, help="run folder; default runs/DATASET-METHOD-SEED")
     sub.add_argument("--resume", action="store_true", help="continue the run in the folder")
+    sub.add_argument("--show", action="store_true", help="print the recipe in full and what it will cost, and end")
     add_fields(sub, Recipe, groups=GROUPS)
 
 
@@ -61,22 +61,41 @@ def values_for_help(options: Namespace) -> dict[str, Any]:
 
 def run(options: Namespace) -> int:
     """Run it; the exit code."""
+    recipe = load_recipe(options.recipe, **given(options, Recipe))
+    if options.show:
+        from headstart.commands.show import show
+
+        print(show(recipe))
+        return 0
+    return train_into(options.out or default_out(options.recipe, recipe), recipe, resume=options.resume)
+
+
+def train_into(out: Path, recipe: Recipe, *, resume: bool, longer: bool = False) -> int:
+    """Train, or go on, and say what comes next; the exit code."""
     from headstart.core import distributed
     from headstart.runs.launch import Interrupted
+    from headstart.runs.store import RunStore
     from headstart.training.train import train
 
-    recipe = load_recipe(options.recipe, **given(options, Recipe))
+    quoted, store = shlex.quote(str(out)), RunStore(out)
+    if resume and store.config.exists() and store.complete(recipe):
+        cut = recipe.max_steps is not None
+        more = "--max_steps null" if cut else f"--epochs N (it has {recipe.epochs})"
+        print(f"{out} {f'has reached max_steps {recipe.max_steps}' if cut else 'is finished'}; measure it with: headstart evaluate {quoted}")
+        print(f"to train it on: headstart resume {quoted} {more}")
+        return 0
     try:
-        result = train(recipe, options.out or default_out(options.recipe, recipe), resume=options.resume)
+        result = train(recipe, out, resume=resume, longer=longer)
     except Interrupted:
-        words = shlex.join(word for word in sys.argv[2:] if word != "--resume")
-        LOG.info("interrupted; the state is saved. Continue with: headstart train %s --resume", words)
+        LOG.info("interrupted; the state is saved. Continue with: headstart resume %s", quoted)
         return 130
     if distributed.rank() > 0:
         return 0
-    if val := next((row["val"] for row in reversed(result.metrics) if "val" in row), None):
+    if not store.best.exists():
+        print("validation: none at the full epsilon; these are the weights that training ended with, not chosen ones")
+    elif val := next((row["val"] for row in reversed(result.metrics) if "val" in row), None):
         print("validation: clean {clean:.1%}, FGSM {fgsm:.1%}, PGD-10 {pgd:.1%}".format(**val))
-    print(f"{result.out}/model.safetensors; measure it with: headstart evaluate {result.out}")
+    print(f"{result.out}/model.safetensors; measure it with: headstart evaluate {quoted}")
     return 0
 
 

@@ -20,18 +20,19 @@ from headstart.data import Batch, Found, ImageSet, TrainingSet
 from headstart.errors import SettingError
 from headstart.recipes.recipe import Recipe
 from headstart.runs.checkpoint import random_state, set_random_state
-from headstart.runs.environment import environment, not_deterministic
 from headstart.runs.launch import Interrupted, StopSignal, determinism, explained, launched, make_fabric
+from headstart.runs.loggers import Journal
 from headstart.runs.store import RunStore
 from headstart.training.feed import batches, load_parts
 from headstart.training.health import Health
 from headstart.training.learner import Learner
+from headstart.training.longer import restore_longer
 from headstart.training.meters import Meters, Stopwatch
 from headstart.training.monitor import Monitor
 from headstart.training.progress import TrainingProgress
 from headstart.training.start import network_for
 from headstart.training.state import Attribute, Stateful, restore, state_of
-from headstart.training.summary import cost_of, origin_of
+from headstart.training.summary import cost_of, origin_of, record_of
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ def train(
     out: Path | str,
     *,
     resume: bool = False,
+    longer: bool = False,
     data: Found | None = None,
     model: nn.Module | None = None,
     progress: bool = True,
@@ -58,6 +60,8 @@ def train(
     """Train by a recipe into the folder ``out``, or go on with what is there.
 
     Args:
+        longer: what is there may have had another number of epochs. The rate goes on where a run of the new length
+            has it by then.
         data: training set; default the recipe's by name.
         model: network from images (B, C, H, W) in [0, 1] to logits (B, K); default the recipe's by name.
 
@@ -69,7 +73,7 @@ def train(
     """
     folder = RunStore(Path(out))
     recipe = launched(folder.resolved(recipe))
-    folder.check(recipe, resume)
+    folder.check(recipe, resume, longer=longer)
     with determinism(recipe.deterministic), explained(recipe, folder.path):
         fabric = make_fabric(recipe, folder.path)
         torch.manual_seed(recipe.seed)
@@ -84,8 +88,9 @@ def train(
             folder.begin(recipe)
         else:
             trainer.load_state_dict(state)
+            folder.describe(recipe)
         distributed.barrier()  # nobody writes a new checkpoint while somebody still reads the old one
-        return trainer.fit(progress)
+        return trainer.run(progress)
 
 
 class Trainer:
@@ -110,11 +115,22 @@ class Trainer:
         self.monitor, self.meters = Monitor(val_set, self.device), Meters(self.device)
         self.stopwatch, self.stop = Stopwatch(self.device), StopSignal()
         self.health = Health(recipe, self.learner, self.monitor, self.meters, self.stopwatch, self.loader, folder)
+        self.journal = Journal(fabric)
         self.metrics: list[dict[str, Any]] = []
         self.best = -1.0
         torch.manual_seed(recipe.seed + 1 + fabric.global_rank)  # random starts differ between processes
 
     # -- the loop ----------------------------------------------------------------------------------------------
+
+    def run(self, progress: bool = True) -> TrainResult:
+        """``fit``, written into the log; what fails before its first checkpoint leaves no run behind."""
+        try:
+            self.journal.start(self.recipe, self.metrics)
+            return self.fit(progress)
+        except BaseException:
+            self.journal.close("failed")
+            self.folder.discard()
+            raise
 
     def fit(self, progress: bool = True) -> TrainResult:
         """Train to the end of the recipe, or to max_steps."""
@@ -188,10 +204,7 @@ class Trainer:
             row["rollbacks"], self.health.rollbacks = self.health.rollbacks, []
         self.metrics.append(row)
         self.folder.add_row(row)
-        if self.fabric.is_global_zero:
-            flat = {f"val/{k}": v for k, v in row.get("val", {}).items() if k != "n"}
-            flat |= {k: row[k] for k in ("loss", "train_accuracy", "lr", "epsilon")}
-            self.fabric.log_dict(flat, step=self.clock.update)
+        self.journal.add(row)
         self.save()
         if self.recipe.keep:
             self.folder.keep_epoch(self.state_dict(), epoch, self.recipe.keep)
@@ -221,14 +234,12 @@ class Trainer:
         self.save()
         row = self.metrics[-1] if self.metrics else {"epoch": 0}
         cost = cost_of(self.learner, self.clock, self.stopwatch)
-        varying = not_deterministic(self.device, self.recipe.deterministic)
-        record = {**cost, "not_deterministic": varying, "environment": environment(self.device)}
+        validated = self.folder.best.exists()
+        record = record_of(cost, self.recipe, self.device, validated=validated)
         network = self.learner.selected
         self.folder.finish(network, self._origin(row), record)
-        if self.fabric.is_global_zero:
-            for logger in self.fabric.loggers:
-                logger.finalize("success")
-        if self.folder.best.exists():
+        self.journal.close("success")
+        if validated:
             network.load_state_dict(load_file(self.folder.best))
         return TrainResult(self.folder.path, network, self.metrics, cost)
 
@@ -273,8 +284,11 @@ class Trainer:
         Raises:
             WeightsError: the state belongs to another network or method.
         """
-        restore(self.parts, state, self.folder.last)
         clock = Clock(**state["clock"])
+        if clock.epochs == self.recipe.epochs:
+            restore(self.parts, state, self.folder.last)
+        else:
+            clock = restore_longer(self.learner, self.parts, state, self.folder.last)
         self.clock = replace(clock, batch=min(clock.batch, self.loader.batches))  # on other processes an epoch may
         vars(self.learner.target.passes).update(state["passes"])
         self.health.take_measures()
