@@ -7,12 +7,25 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 from jsonargparse import ArgumentParser
 
-from headstart.commands import bench, compare, demo, evaluate, pull, push, report, resume, sweep, train
+from headstart.commands import (
+    bench,
+    compare,
+    completion,
+    demo,
+    doctor,
+    evaluate,
+    pull,
+    push,
+    report,
+    resume,
+    sweep,
+    train,
+)
 from headstart.commands import list as listing
 from headstart.commands.flags import Help, add_help
 from headstart.errors import LostProcess, SettingError, UserError, unknown
@@ -31,6 +44,8 @@ COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "push": (push, "upload a run to the Hugging Face hub, with a card"),
     "pull": (pull, "download a run from the Hugging Face hub"),
     "list": (listing, "methods, recipes, datasets, models, attacks, suites"),
+    "doctor": (doctor, "what training has on this machine: device, disk, memory, data; 0 if it can run, else 1"),
+    "completion": (completion, "a script that lets the shell complete commands, flags and recipes"),
 }
 
 EXIT_CODES = (
@@ -102,8 +117,12 @@ def entry() -> None:
     sys.exit(main())
 
 
-def make_parser() -> ArgumentParser:
-    """All commands with their flags."""
+def make_parser(words: Mapping[tuple[str, str], Sequence[str]] | None = None) -> ArgumentParser:
+    """All commands with their flags.
+
+    Args:
+        words: what may stand for a positional, by command and name; for completion alone.
+    """
     parser = ArgumentParser(
         prog="headstart",
         description="Train image classifiers that withstand adversarial examples, fast, and measure that they do.",
@@ -122,6 +141,8 @@ def make_parser() -> ArgumentParser:
         )  # fmt: skip
         add_help(sub, getattr(module, "values_for_help", None))
         module.add_arguments(sub)
+        for action in sub._actions if words else ():
+            action.choices = words.get((name, action.dest), action.choices)
         sub.usage = f"headstart {name} {_positionals(sub)}[--FLAG ...]"
         commands.add_subcommand(name, sub, help=summary)
     return parser

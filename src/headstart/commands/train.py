@@ -79,10 +79,7 @@ def train_into(out: Path, recipe: Recipe, *, resume: bool, longer: bool = False)
 
     quoted, store = shlex.quote(str(out)), RunStore(out)
     if resume and store.config.exists() and store.complete(recipe):
-        cut = recipe.max_steps is not None
-        more = "--max_steps null" if cut else f"--epochs N (it has {recipe.epochs})"
-        print(f"{out} {f'has reached max_steps {recipe.max_steps}' if cut else 'is finished'}; measure it with: headstart evaluate {quoted}")
-        print(f"to train it on: headstart resume {quoted} {more}")
+        print(_finished(quoted, recipe))
         return 0
     try:
         result = train(recipe, out, resume=resume, longer=longer)
@@ -97,6 +94,14 @@ def train_into(out: Path, recipe: Recipe, *, resume: bool, longer: bool = False)
         print("validation: clean {clean:.1%}, FGSM {fgsm:.1%}, PGD-10 {pgd:.1%}".format(**val))
     print(f"{result.out}/model.safetensors; measure it with: headstart evaluate {quoted}")
     return 0
+
+
+def _finished(run: str, recipe: Recipe) -> str:
+    """What a run is told that has nothing left to train."""
+    state, more = "is finished", f"--epochs N (it has {recipe.epochs})"
+    if recipe.max_steps is not None:
+        state, more = f"has reached max_steps {recipe.max_steps}", "--max_steps null"
+    return f"{run} {state}; measure it with: headstart evaluate {run}\nto train on: headstart resume {run} {more}"
 
 
 def default_out(name: str, recipe: Recipe) -> Path:

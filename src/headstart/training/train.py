@@ -166,13 +166,9 @@ class Trainer:
 
     def update(self, batch: Batch) -> None:
         """One weight update. Nothing in here waits for the device."""
-        learner = self.learner
-        for loss, step in learner.updater(batch, learner.threat_at(self.clock), self.clock):
+        for loss, step in self.learner.update(batch, self.clock):
             assert step.logits is not None
             self.meters.add(loss, step.logits, step.y, self.clock.update)
-        learner.schedule.step()
-        if learner.average:
-            learner.average.update(learner.method.averages(step))
         self.clock = replace(self.clock, update=self.clock.update + 1)
 
     def _between_batches(self) -> None:
