@@ -26,6 +26,8 @@ def add_arguments(sub: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Run it; the exit code."""
     from headstart.campaigns.bench import bench
+    from headstart.runs.files import check_folder
 
+    check_folder(options.out)
     print(bench(options.recipes, options.seeds, options.suite, options.out, n=options.n, overrides=dict(options.set)))
     return 0

@@ -141,8 +141,9 @@ def make_parser(words: Mapping[tuple[str, str], Sequence[str]] | None = None) ->
         )  # fmt: skip
         add_help(sub, getattr(module, "values_for_help", None))
         module.add_arguments(sub)
-        for action in sub._actions if words else ():
-            action.choices = words.get((name, action.dest), action.choices)
+        for action in sub._actions:
+            if words and (name, action.dest) in words:
+                action.choices = words[name, action.dest]
         sub.usage = f"headstart {name} {_positionals(sub)}[--FLAG ...]"
         commands.add_subcommand(name, sub, help=summary)
     return parser
