@@ -92,9 +92,6 @@ def estimate(recipe: Recipe, data: Found | None = None) -> Estimate:
             )
         learner = Learner(resolved, fabric, network, train_set, loader)
         measured, seconds, passes = _updates(learner, loader)
-        monitor = Monitor(val_set, fabric.device)
-        _, validation = _timed(lambda: monitor.measure(learner.selected, learner.threat), fabric.device)
-        looks = 1 + (learner.average is not None)
         return Estimate(
             device=fabric.device,
             parameters=sum(p.numel() for p in network.parameters()),
@@ -105,7 +102,7 @@ def estimate(recipe: Recipe, data: Found | None = None) -> Estimate:
             passes=passes,
             seconds=seconds,
             validations=-(-recipe.epochs // recipe.eval_every),
-            validation_seconds=looks * validation * validation_images / len(val_set) / processes,
+            validation_seconds=_look(learner, val_set) * validation_images / len(val_set) / processes,
             memory=_memory(fabric.device),
         )
 
@@ -147,6 +144,13 @@ def _updates(learner: Learner, loader: Loader) -> tuple[int, float, Passes]:
     passes = learner.target.passes
     spent = (now - then for now, then in zip(vars(passes).values(), vars(before).values(), strict=True))
     return done, seconds / done, Passes(*spent)
+
+
+def _look(learner: Learner, images: ImageSet) -> float:
+    """Seconds of a validation on these images: of the network, and of its average where there is one."""
+    monitor, device = Monitor(images, learner.fabric.device), learner.fabric.device
+    _, seconds = _timed(lambda: monitor.measure(learner.selected, learner.threat), device)
+    return seconds * (1 + (learner.average is not None))
 
 
 def _endless(loader: Loader, replays: int) -> Iterator[tuple[Batch, int]]:

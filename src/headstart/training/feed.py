@@ -45,3 +45,9 @@ def batches(data: TrainingSet, recipe: Recipe, device: torch.device, rank: int, 
             "batch_size %d exceeds the %d training images; an epoch is one update", recipe.batch_size, len(data)
         )
     return loader
+
+
+def announce(recipe: Recipe, train: TrainingSet, val: ImageSet) -> None:
+    """Say how many images there are of what."""
+    sizes = f"{len(train)} images to train on, {len(val)} to choose the checkpoint by"
+    log.info("%s: %s, %d classes", recipe.data, sizes, len(train.classes))

@@ -23,7 +23,7 @@ from headstart.runs.checkpoint import random_state, set_random_state
 from headstart.runs.launch import Interrupted, StopSignal, determinism, explained, launched, make_fabric
 from headstart.runs.loggers import Journal
 from headstart.runs.store import RunStore
-from headstart.training.feed import batches, load_parts
+from headstart.training.feed import announce, batches, load_parts
 from headstart.training.health import Health
 from headstart.training.learner import Learner
 from headstart.training.longer import restore_longer
@@ -60,8 +60,7 @@ def train(
     """Train by a recipe into the folder ``out``, or go on with what is there.
 
     Args:
-        longer: what is there may have had another number of epochs. The rate goes on where a run of the new length
-            has it by then.
+        longer: what is there may have had another number of epochs; see ``restore_longer``.
         data: training set; default the recipe's by name.
         model: network from images (B, C, H, W) in [0, 1] to logits (B, K); default the recipe's by name.
 
@@ -82,14 +81,8 @@ def train(
         recipe, network = network_for(recipe, model, train_set, resumed=state is not None)
         trainer = Trainer(recipe, folder, fabric, network, train_set, val_set)
         if progress:
-            sizes = f"{len(train_set)} images to train on, {len(val_set)} to choose the checkpoint by"
-            log.info("%s: %s, %d classes", recipe.data, sizes, len(train_set.classes))
-        if state is None:
-            folder.begin(recipe)
-        else:
-            trainer.load_state_dict(state)
-            folder.describe(recipe)
-        distributed.barrier()  # nobody writes a new checkpoint while somebody still reads the old one
+            announce(recipe, train_set, val_set)
+        trainer.begin(state)
         return trainer.run(progress)
 
 
@@ -121,6 +114,15 @@ class Trainer:
         torch.manual_seed(recipe.seed + 1 + fabric.global_rank)  # random starts differ between processes
 
     # -- the loop ----------------------------------------------------------------------------------------------
+
+    def begin(self, state: dict[str, Any] | None) -> None:
+        """Start the run in its folder, or go on from a state."""
+        if state is None:
+            self.folder.begin(self.recipe)
+        else:
+            self.load_state_dict(state)
+            self.folder.describe(self.recipe)
+        distributed.barrier()  # nobody writes a new checkpoint while somebody still reads the old one
 
     def run(self, progress: bool = True) -> TrainResult:
         """``fit``, written into the log; what fails before its first checkpoint leaves no run behind."""
