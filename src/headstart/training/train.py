@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,8 +32,6 @@ from headstart.training.progress import TrainingProgress
 from headstart.training.start import network_for
 from headstart.training.state import Attribute, Stateful, restore, state_of
 from headstart.training.summary import cost_of, origin_of, record_of
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
