@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from jsonargparse import ArgumentParser
 
+from headstart.commands import evaluate
 from headstart.commands.flags import add_fields, attributes, given
 from headstart.commands.main import COMMANDS, main, make_parser
 from headstart.commands.train import GROUPS
+from headstart.evaluation.settings import FIELDS
 from headstart.fields import fraction_of, pixel_fraction
 from headstart.recipes.reader import load_recipe
 from headstart.recipes.recipe import Recipe
@@ -142,6 +144,13 @@ def test_flags_of_a_recipe_stand_in_groups(capsys: pytest.CaptureFixture[str]) -
     places = [said.index(f"{title}: --{names[0]} ") for title, names in GROUPS.items()]
     assert [*GROUPS] == ["data", "network", "method", "schedule", "hardware", "safety"]
     assert places == sorted(places)
+
+
+def test_settings_of_an_evaluation_stand_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sorted(name for names in evaluate.GROUPS.values() for name in names) == sorted(FIELDS)
+    said = shown(capsys, "evaluate")
+    assert "hardware: --device DEVICE" in said
+    assert said.index("attack: --suite") < said.index("hardware: --device")
 
 
 def test_help_on_a_recipe_shows_its_values(capsys: pytest.CaptureFixture[str]) -> None:

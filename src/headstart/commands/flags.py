@@ -37,7 +37,7 @@ def add_fields(
     Args:
         only: the fields that become flags; default all.
         skip: fields that do not.
-        groups: titles under which the help shows the fields named; the others stand under "options".
+        groups: titles under which the help shows fields, in that order; the others stand under "options".
     """
     hints, bounded, texts = get_type_hints(cls), get_type_hints(cls, include_extras=True), attributes(cls)
     places = {
@@ -46,14 +46,15 @@ def add_fields(
         for group in [parser.add_argument_group(title)]
         for name in names
     }
-    for field in dataclasses.fields(cls):
-        if field.name not in skip and (only is None or field.name in only):
-            note = limits(bounded[field.name])
-            if describe(hints[field.name]) == KINDS[dict]:
-                note = f"also --{field.name}.KEY VALUE"
-            text = texts[field.name].rstrip(".") + (f" ({note})" if note else "")
-            place = places.get(field.name, parser)
-            place.add_argument(f"--{field.name}", type=hints[field.name], default=argparse.SUPPRESS, help=text)
+    names = [field.name for field in dataclasses.fields(cls)]
+    for name in (*places, *(name for name in names if name not in places)):
+        if name not in skip and (only is None or name in only):
+            note = limits(bounded[name])
+            if describe(hints[name]) == KINDS[dict]:
+                note = f"also --{name}.KEY VALUE"
+            text = texts[name].rstrip(".") + (f" ({note})" if note else "")
+            place = places.get(name, parser)
+            place.add_argument(f"--{name}", type=hints[name], default=argparse.SUPPRESS, help=text)
 
 
 def given(options: Namespace, cls: type) -> dict[str, Any]:

@@ -46,10 +46,11 @@ class RunStore(RunFolder):
             SettingError: a run of another recipe.
         """
         out = self.path
-        check_folder(out)
+        if not os.path.isfile(out):
+            check_folder(out)
         if not self.config.exists():
             remains = (self.config_part, self.broken_batch)  # of a start that failed
-            if out.exists() and any(path not in remains for path in out.iterdir()):
+            if out.exists() and (not out.is_dir() or any(path not in remains for path in out.iterdir())):
                 raise StorageError(f"{out} exists and is not a run; choose another out")
             return
         if not resume:
