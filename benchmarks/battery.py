@@ -24,8 +24,8 @@ from benchmarks.pieces.context import Context, Piece
 from benchmarks.pieces.correctness import contracts, correctness, graphs
 from benchmarks.pieces.robustness import Run
 from benchmarks.pieces.speed import imagenet_passes, literal, throughput
+from headstart.errors import Interrupted
 from headstart.runs.environment import environment
-from headstart.runs.launch import Interrupted
 
 PIECES: dict[str, Piece] = {
     "contracts": contracts,

@@ -14,9 +14,9 @@ from typing import Any
 
 from benchmarks.pieces.context import Context, Piece
 from headstart.data import load
+from headstart.errors import Interrupted
 from headstart.evaluation.evaluate import evaluate
 from headstart.recipes.reader import load_recipe
-from headstart.runs.launch import Interrupted
 from headstart.training.train import train
 
 SLICE = 1000  # test images of one piece of AutoAttack

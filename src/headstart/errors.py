@@ -11,6 +11,10 @@ class LostProcess(Exception):
     """Another process of a training run has ended, or can no longer be reached. Shown as one line."""
 
 
+class Interrupted(Exception):
+    """SIGINT or SIGTERM arrived; the state is saved."""
+
+
 class UserError(Exception):
     """The user's input is wrong: one line naming the value, what is allowed and the remedy (exit code 2)."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,21 @@ def test_the_batch_that_diverged_is_kept_and_blocks_nothing(capsys: Capture) -> 
     assert [path.name for path in Path("run").iterdir()] == ["broken-batch.safetensors"]
     assert main([*TRAIN, "--out", "run", "--max_steps", "1"]) == 0
     assert not Path("run/broken-batch.safetensors").exists()
+
+
+def test_a_bench_that_is_interrupted_says_how_it_goes_on(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    update = Trainer.update
+
+    def stop(self: Trainer, batch: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        update(self, batch)
+
+    monkeypatch.setattr(Trainer, "update", stop)
+    fields = [word.replace("--", "--set.") for word in shlex.split(FLAGS)]
+    assert main(["bench", "digits/fgsm-rs", "--seeds", "[0]", "--out", "bench", *fields]) == 130
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told == "headstart: interrupted; the state is saved, and the same command goes on from it"
+    assert Path("bench/runs/digits-fgsm-rs-0/checkpoints/last.pt").exists()
 
 
 def test_help_shows_what_the_run_has(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from headstart.commands import (
 )
 from headstart.commands import list as listing
 from headstart.commands.flags import Help, add_help
-from headstart.errors import LostProcess, SettingError, UserError, unknown
+from headstart.errors import Interrupted, LostProcess, SettingError, UserError, unknown
 from headstart.fields import describe
 from headstart.runs.log import show_messages
 
@@ -76,6 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LostProcess as error:
         print(f"headstart: {error}", file=sys.stderr)
         return 1
+    except Interrupted:
+        print("headstart: interrupted; the state is saved, and the same command goes on from it", file=sys.stderr)
+        return 130
     except KeyboardInterrupt:
         print("headstart: interrupted", file=sys.stderr)
         return 130

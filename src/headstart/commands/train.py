@@ -11,6 +11,7 @@ from typing import Any, Optional
 from jsonargparse import ArgumentParser, Namespace
 
 from headstart.commands.flags import add_fields, given
+from headstart.errors import Interrupted
 from headstart.recipes.reader import load_recipe
 from headstart.recipes.recipe import Recipe
 
@@ -73,7 +74,6 @@ def run(options: Namespace) -> int:
 def train_into(out: Path, recipe: Recipe, *, resume: bool, longer: bool = False) -> int:
     """Train, or go on, and say what comes next; the exit code."""
     from headstart.core import distributed
-    from headstart.runs.launch import Interrupted
     from headstart.runs.store import RunStore
     from headstart.training.train import train
 

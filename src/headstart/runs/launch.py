@@ -28,10 +28,6 @@ CANNOT_WRITE = {
 }  # fmt: skip
 
 
-class Interrupted(Exception):
-    """SIGINT or SIGTERM arrived; the state is saved."""
-
-
 def launcher() -> tuple[str, int, int] | None:
     """torchrun or SLURM with its numbers of processes per node and of nodes, where one started this process."""
     if TorchElasticEnvironment.detect():

@@ -16,10 +16,10 @@ from headstart.attacks.collapse import collapsed
 from headstart.core import Clock, distributed
 from headstart.core.threat import ThreatModel
 from headstart.data import Batch, Found, ImageSet, TrainingSet
-from headstart.errors import SettingError
+from headstart.errors import Interrupted, SettingError
 from headstart.recipes.recipe import Recipe
 from headstart.runs.checkpoint import random_state, set_random_state
-from headstart.runs.launch import Interrupted, StopSignal, determinism, explained, launched, make_fabric
+from headstart.runs.launch import StopSignal, determinism, explained, launched, make_fabric
 from headstart.runs.loggers import Journal
 from headstart.runs.store import RunStore
 from headstart.training.feed import announce, batches, load_parts
