@@ -15,7 +15,6 @@ from tests.training.runs import BATCHES, records, rows, tiny
 pytestmark = pytest.mark.slow
 
 SCHEDULES: dict[str, dict[str, Any]] = {
-    "one-cycle": {"schedule": "one-cycle"},
     "one-cycle with momentum": {"schedule": "one-cycle", "cycle_momentum": True},
     "one-cycle by epoch": {"schedule": "one-cycle", "schedule_by": "epoch"},
     "triangular, adam": {"schedule": "triangular", "optimizer": "adam", "average": 0.9},
