@@ -27,9 +27,9 @@ from benchmarks.pieces.context import Context, Piece, Unfinished
 from benchmarks.pieces.correctness import contracts, correctness, graphs
 from benchmarks.pieces.robustness import Run
 from benchmarks.pieces.speed import imagenet_passes, literal, throughput
+from headstart.errors import Interrupted
 from headstart.runs.environment import environment
 from headstart.runs.files import write_text
-from headstart.runs.launch import Interrupted
 
 SETS = {
     "cifar10": "data",

@@ -33,9 +33,8 @@ import torch
 from safetensors.numpy import load_file
 
 from headstart.api import train
-from headstart.errors import UserError
+from headstart.errors import Interrupted, UserError
 from headstart.runs.environment import environment
-from headstart.runs.launch import Interrupted
 from headstart.runs.store import RunStore
 from headstart.training.train import Trainer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import itertools
 import json
 import re
 import shlex
@@ -23,11 +24,13 @@ from torch.utils.data import DataLoader, TensorDataset
 import headstart
 from headstart.campaigns.bench import expanded, stem_of
 from headstart.campaigns.tables import markdown, summary
+from headstart.commands.flags import given
 from headstart.commands.main import main, make_parser
 from headstart.core import Clock, Step, Target
 from headstart.methods import registry
 from headstart.methods.registry import MethodEntry, build_method, methods
 from headstart.recipes.reader import load_recipe
+from headstart.recipes.recipe import Recipe
 from tests.helpers import CLASSES, IMAGE_SHAPE, THREAT, batches, info, sgd, tiny_net
 
 ROOT = Path(headstart.__file__).parents[2]
@@ -222,7 +225,7 @@ def test_there_are_command_lines() -> None:
 
 @pytest.mark.parametrize(("document", "line"), COMMANDS)
 def test_command_lines_parse(document: str, line: str, guides_method: MethodEntry) -> None:
-    words = shlex.split(line, comments=True)
+    words = [*itertools.takewhile(lambda word: word not in ("|", ">"), shlex.split(line, comments=True))]
     parser = make_parser()
     if words[-1] == "--help":
         with contextlib.redirect_stdout(io.StringIO()), pytest.raises(SystemExit) as exited:
@@ -231,8 +234,7 @@ def test_command_lines_parse(document: str, line: str, guides_method: MethodEntr
         return
     options = parser.parse_args(words)
     if words[0] == "train":
-        given = {k: v for k, v in options.train.as_dict().items() if k not in ("recipe", "out", "resume")}
-        recipe = load_recipe(words[1], **{k: v for k, v in given.items() if v is not None})
+        recipe = load_recipe(options.train.recipe, **given(options.train, Recipe))
         build_method(recipe.method, info(), recipe.method_args)
     if words[0] == "bench":
         for name in expanded(options.bench.recipes):

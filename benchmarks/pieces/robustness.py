@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 from benchmarks.pieces.context import Context, Piece, Unfinished
 from headstart.data import ImageSet, load
+from headstart.errors import Interrupted
 from headstart.evaluation.evaluate import evaluate
 from headstart.recipes.reader import load_recipe
 from headstart.runs.files import write_text
 from headstart.runs.folder import RunFolder
-from headstart.runs.launch import Interrupted
 from headstart.training.train import train
 
 SLICE = 1000  # test images that AutoAttack takes at a time: the unit in which an evaluation is cut off

@@ -11,6 +11,10 @@ class LostProcess(Exception):
     """Another process of a training run has ended, or can no longer be reached. Shown as one line."""
 
 
+class Interrupted(Exception):
+    """SIGINT or SIGTERM arrived; the state is saved."""
+
+
 class UserError(Exception):
     """The user's input is wrong: one line naming the value, what is allowed and the remedy (exit code 2)."""
 
@@ -43,12 +47,20 @@ class Diverged(UserError):
     """Training whose loss, weights or state became infinite or NaN."""
 
 
-def unknown(kind: str, value: str, allowed: Iterable[str]) -> SettingError:
-    """An error for a name that does not exist, with the nearest valid one."""
+def unknown(
+    kind: str, value: str, allowed: Iterable[str], *, part: str | None = None, frame: str = "{}"
+) -> SettingError:
+    """An error for a name that does not exist, with the nearest valid one.
+
+    Args:
+        allowed: what may stand in place of the value, or of its wrong part.
+        part: which that is; the rest must not make two names look alike.
+        frame: the rest, such as "digits/{}".
+    """
     names = sorted(allowed)
-    near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return SettingError(f"unknown {kind} {value!r}{hint} (allowed: {', '.join(names)})")
+    near = difflib.get_close_matches(value if part is None else part, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {frame.format(near[0])!r}?" if near else ""
+    return SettingError(f"unknown {kind} {value!r}{hint} (allowed: {', '.join(map(frame.format, names))})")
 
 
 @contextmanager

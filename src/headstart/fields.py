@@ -163,3 +163,9 @@ def fraction_of_pixels(epsilon: float) -> str:
     levels = round(epsilon * 255, 1)
     in_levels = math.isclose(epsilon * 255, levels, rel_tol=1e-6) and not math.isclose(epsilon, round(epsilon, 3))
     return f"{levels:g}/255" if in_levels else f"{epsilon:.4g}"
+
+
+def fraction_of(epsilon: float) -> str:
+    """What ``pixel_fraction`` reads as exactly this number: 8/255 for 8 / 255, else the number."""
+    levels = round(epsilon * 255)
+    return f"{levels}/255" if levels and pixel_fraction(f"{levels}/255") == epsilon else repr(epsilon)

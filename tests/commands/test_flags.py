@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,12 @@ from typing import Any
 import pytest
 from jsonargparse import ArgumentParser
 
+from headstart.commands import evaluate
 from headstart.commands.flags import add_fields, attributes, given
-from headstart.commands.main import main, make_parser
+from headstart.commands.main import COMMANDS, main, make_parser
+from headstart.commands.train import GROUPS
+from headstart.evaluation.settings import FIELDS
+from headstart.fields import fraction_of, pixel_fraction
 from headstart.recipes.reader import load_recipe
 from headstart.recipes.recipe import Recipe
 
@@ -95,10 +100,10 @@ def test_null_where_a_value_is_needed(flag: str, line: str, capsys: pytest.Captu
     assert capsys.readouterr().err == f"headstart: {line}\n"
 
 
-def shown(capsys: pytest.CaptureFixture[str], command: str) -> str:
+def shown(capsys: pytest.CaptureFixture[str], *command: str) -> str:
     """The help of a command, on one line."""
     with pytest.raises(SystemExit):
-        main([command, "--help"])
+        main([*command, "--help"])
     return " ".join(capsys.readouterr().out.split())
 
 
@@ -112,6 +117,7 @@ def test_help_says_bounds_and_choices_but_no_types(capsys: pytest.CaptureFixture
     said = shown(capsys, "train")
     assert said.startswith("usage: headstart train RECIPE [--FLAG ...]")
     for part in (
+        "--milestones [N, ...] epochs at which multi-step multiplies the rate by 0.1",
         "--epochs N passes over the training part (at least 1)",
         "--average X decay of the weight average per update; 0 for none (at least 0 and below 1)",
         "--max_steps N stop after so many weight updates; schedules still follow the full length (at least 1)",
@@ -119,9 +125,56 @@ def test_help_says_bounds_and_choices_but_no_types(capsys: pytest.CaptureFixture
         "--data DATA data set, see headstart list datasets",
         "--method_args {KEY: VALUE} settings of the method (also --method_args.KEY VALUE)",
     ):
-        assert f"{part} --" in said
-    for noise in ("type:", "default: null", "Optional", "``"):
+        assert re.search(re.escape(part) + r" (--|\w+: --)", said), part
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_help_shows_types(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    said = shown(capsys, command)
+    for noise in ("type:", "default: null", "Optional", "Union", "<class", "``", "ITEM", "{}"):
         assert noise not in said
+
+
+def test_flags_of_a_recipe_stand_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    fields = [name for names in GROUPS.values() for name in names]
+    assert sorted(fields) == sorted(Recipe.__dataclass_fields__), (
+        "a field of a recipe needs a group in commands/train.py"
+    )
+    said = shown(capsys, "train")
+    places = [said.index(f"{title}: --{names[0]} ") for title, names in GROUPS.items()]
+    assert [*GROUPS] == ["data", "network", "method", "schedule", "hardware", "safety"]
+    assert places == sorted(places)
+
+
+def test_settings_of_an_evaluation_stand_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sorted(name for names in evaluate.GROUPS.values() for name in names) == sorted(FIELDS)
+    said = shown(capsys, "evaluate")
+    assert "hardware: --device DEVICE" in said
+    assert said.index("attack: --suite") < said.index("hardware: --device")
+
+
+def test_help_on_a_recipe_shows_its_values(capsys: pytest.CaptureFixture[str]) -> None:
+    said = shown(capsys, "train", "cifar10/fgsm-sdi")
+    for part in (
+        "headstart list datasets (default: cifar10)",
+        "may be written 8/255 (default: 8/255)",
+        "(above 0) (default: 0.2)",
+        "label_smoothing: 0.4",
+        "generator_width: 64",  # of the method, where the recipe says nothing
+        "torch.compile (default: false)",
+        "null for fresh weights (default: null)",
+    ):
+        assert part in said
+    assert "(default" not in shown(capsys, "train")
+    assert main(["train", "cifar10/nope", "--help"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "text"), [(8 / 255, "8/255"), (0.3, "0.3"), (0.0, "0.0"), (1.0, "255/255"), (12.75 / 255, "0.05")]
+)
+def test_epsilon_is_written_as_it_is_read(epsilon: float, text: str) -> None:
+    assert fraction_of(epsilon) == text
+    assert pixel_fraction(text) == epsilon
 
 
 def test_help_says_defaults(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -13,8 +14,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from headstart.commands.list import LISTS
-from headstart.commands.main import main
+from headstart.commands import list as listing
+from headstart.commands.list import LISTS, rows_of
+from headstart.commands.main import COMMANDS, main
 from headstart.models import build_model
 
 Capture = pytest.CaptureFixture[str]
@@ -77,6 +79,7 @@ def refused(capsys: Capture, *arguments: str) -> str:
         ("--lr quick", "--lr is 'quick'; it must be a number"),
         ("--seed -1", "seed is -1; it must be at least 0"),
         ("--epsilon 8", "epsilon is 8; it must be a pixel fraction between 0 and 1; did you mean 8/255?"),
+        ("--epsilon -8/255", "epsilon is -0.0313725; it must be a pixel fraction between 0 and 1"),
         ("--epsilon=-8/255", "epsilon is -0.0313725; it must be a pixel fraction between 0 and 1"),
         ("--epsilon eight", "epsilon is 'eight'; write a pixel fraction such as 8/255 or 0.03"),
         ("--precision fp16", "--precision is 'fp16'; it must be one of fp32, bf16; did you mean bf16?"),
@@ -94,6 +97,9 @@ def refused(capsys: Capture, *arguments: str) -> str:
         ("--model smal", "unknown model 'smal'; did you mean 'small'?"),
         ("--data digit", "unknown data set 'digit'; did you mean 'digits'?"),
         ("--data parquet:nowhere", "data folder nowhere does not exist; give parquet:PATH"),
+        ("--device tpu", "unknown device 'tpu'; did you mean 'cpu'? (allowed: auto, cpu, cuda, cuda:INDEX)"),
+        ("--device cuda:0 --devices 2", "device cuda:0 is one device, but devices is 2; use device cuda"),
+        ("--log wand", "--log is 'wand'; it must be one of auto, tensorboard, csv, wandb, mlflow, none; did you mean"),
         ("--norm l-inf", "unknown norm 'l-inf'; did you mean 'linf'?"),
         ("--val_size 5000", "val_size is 5000; digits (train) has 1297 images"),
     ],
@@ -106,11 +112,13 @@ def test_train_explains(capsys: Capture, tmp_path: Path, arguments: str, line: s
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ("", "give a command: demo, train, evaluate, sweep, compare, bench, report, push, pull, list"),
+        ("", f"give a command: {', '.join(COMMANDS)}"),
         ("trian digits/fgsm-rs", "unknown command 'trian'; did you mean 'train'?"),
         ("--epochs 3", "unknown command '--epochs'"),
         ("train", "train needs RECIPE (headstart train --help)"),
         ("train digits/fgsm-sdl", "unknown recipe 'digits/fgsm-sdl'; did you mean 'digits/fgsm-sdi'?"),
+        ("train digits/nope", "unknown recipe 'digits/nope' (allowed: digits/"),
+        ("train nothing/fgsm-sdi", "unknown recipe 'nothing/fgsm-sdi' (allowed: cifar10"),
         ("train dgits/fgsm-sdi", "did you mean 'digits/fgsm-sdi'?"),
         ("train mine.yaml", "recipe file mine.yaml does not exist"),
         ("evaluate", "evaluate needs SOURCE"),
@@ -126,6 +134,10 @@ def test_train_explains(capsys: Capture, tmp_path: Path, arguments: str, line: s
         ("compare nowhere.json elsewhere", "nowhere.json cannot be read as the JSON of an evaluation"),
         ("list", "list needs WHAT"),
         ("list methodz", "unknown list 'methodz'; did you mean 'methods'?"),
+        ("list recipes imagenett", "no recipes with 'imagenett' in their name; headstart list recipes shows all"),
+        ("resume nowhere", "nowhere is not a run: it has no config.yaml"),
+        ("resume", "resume needs RUN"),
+        ("completion tcsh", "tcsh"),
         ("list methods --jsn", "unknown flag --jsn; did you mean --json?"),
         ("demo --seed x", "--seed is 'x'; it must be a whole number"),
         ("bench digits/fgsm-rs --seeds 3", "--seeds is '3'; it must be a list of whole numbers"),
@@ -202,9 +214,87 @@ def test_lists_are_json_with_name_and_summary(capsys: Capture, what: str) -> Non
     assert expected[what] <= set(names)
 
 
-def test_lists_are_tables_for_people(capsys: Capture) -> None:
-    assert main(["list", "suites"]) == 0
-    assert "standard" in capsys.readouterr().out
+def said(capsys: Capture, *arguments: str) -> list[str]:
+    """What a command prints."""
+    assert main(arguments) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_lists_for_people_have_one_line_an_entry(capsys: Capture) -> None:
+    every = said(capsys, "list", "recipes")
+    assert [line.split()[0] for line in every] == [row["name"] for row in rows_of("recipes")]
+    of_digits = said(capsys, "list", "recipes", "digits")
+    assert 30 < len(of_digits) < len(every) / 5
+    assert all(line.startswith("digits/") for line in of_digits)
+
+
+def test_one_entry_is_told_in_full(capsys: Capture) -> None:
+    told = "\n".join(said(capsys, "list", "methods", "fgsm-sdi"))
+    for part in ("Jia et al.", "linf", "generator_width: 64", "(2+2/k)Bx"):
+        assert part in told
+    assert "headstart train --show digits/fgsm-sdi" in "\n".join(said(capsys, "list", "recipes", "digits/fgsm-sdi"))
+
+
+def test_output_that_nobody_reads_is_no_error() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "headstart", "list", "recipes"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()  # as head does, only sooner
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 0
+
+
+def test_a_broken_pipe_to_anybody_else_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "run", lambda options: (_ for _ in ()).throw(BrokenPipeError("a worker")))
+    with pytest.raises(BrokenPipeError, match="a worker"):
+        main(["list", "recipes"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["train digits/fgsm --out file/run", "demo --out file/demo", "bench digits/fgsm --out file/bench",
+     "report nowhere --out file/page.html"],
+)  # fmt: skip
+def test_a_file_in_the_way_of_the_output(capsys: Capture, tmp_path: Path, arguments: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert main(arguments.split()) == 2
+    told = capsys.readouterr().err
+    assert "cannot write to file" in told
+    assert "file is a file; choose another out" in told
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_path_that_cannot_be(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "File name too long" in refused(capsys, "train", "digits/fgsm", "--out", "x" * 300)
+    full = OSError(errno.EMFILE, "Too many open files", "somewhere")
+    monkeypatch.setattr(listing, "run", lambda options: (_ for _ in ()).throw(full))
+    assert refused(capsys, "list", "recipes") == "somewhere: Too many open files"
+
+
+def test_help_tells_the_exit_codes(capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    for code in ("0 done", "1 it ran and the answer is no", "2 the input is wrong", "130 interrupted"):
+        assert code in told
+
+
+def test_completion_offers_commands_flags_and_recipes(capsys: Capture, tmp_path: Path) -> None:
+    script = tmp_path / "completion.bash"
+    script.write_text("\n".join(said(capsys, "completion", "bash")))
+    ask = (
+        "source completion.bash; f=$(complete -p headstart | sed 's/.*-F \\([^ ]*\\).*/\\1/')\n"
+        'try() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); $f; echo ${COMPREPLY[@]}; }\n'
+        "try headstart re; try headstart train digits/fgsm-s; try headstart train digits/fgsm --epsil\n"
+        "try headstart train digits/fgsm --precision ''"
+    )
+    answers = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert answers == ["resume report", "digits/fgsm-sdi", "--epsilon --epsilon_ramp", "fp32 bf16"]
+    for shell in ("zsh", "fish"):
+        assert "digits/fgsm-sdi" in "\n".join(said(capsys, "completion", shell))
 
 
 # -- from training to a report ----------------------------------------------------------------------------------------

@@ -40,7 +40,9 @@ def add_arguments(sub: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Run it; the exit code."""
     from headstart.campaigns.bench import bench
+    from headstart.runs.files import check_folder
 
+    check_folder(options.out)
     how = {"n": options.n, "last": options.last, "time": options.time, "vary": options.vary}
     print(bench(options.recipes or [], options.seeds, options.suite, options.out, overrides=dict(options.set), **how))
     return 0

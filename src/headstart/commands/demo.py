@@ -16,6 +16,8 @@ def add_arguments(sub: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Run it; the exit code."""
     from headstart.campaigns.demo import run_demo
+    from headstart.runs.files import check_folder
 
+    check_folder(options.out)
     run_demo(options.out, options.seed)
     return 0

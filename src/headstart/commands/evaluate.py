@@ -18,12 +18,19 @@ if TYPE_CHECKING:
     from headstart.evaluation.result import Evaluation
 
 SOURCE = "run folder, weights file, hub:OWNER/NAME or module:callable"
+GROUPS = {
+    "data": ("data", "image_size", "image_column", "label_column", "n"),
+    "network": ("model", "model_args"),
+    "attack": ("suite", "epsilon", "norm", "seed", "transfer_from"),
+    "hardware": ("device", "devices", "batch_size", "search_precision"),
+}
+"""How the help arranges the settings of an evaluation."""
 
 
 def add_arguments(sub: ArgumentParser) -> None:
     """The flags of the command."""
     sub.add_argument("source", type=Optional[str], nargs="?", default=None, help=SOURCE)
-    add_fields(sub, EvaluationSettings)
+    add_fields(sub, EvaluationSettings, groups=GROUPS)
     sub.add_argument("--save_examples", type=Optional[Path], default=None, help=".safetensors for the worst examples")
     sub.add_argument("--out", type=Optional[Path], default=None, help="JSON file; default evaluation.json in the run")
     sub.add_argument(

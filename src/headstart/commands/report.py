@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
+
+LOG = logging.getLogger(__name__)
 
 
 def add_arguments(sub: ArgumentParser) -> None:
@@ -17,8 +20,11 @@ def add_arguments(sub: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Run it; the exit code."""
     from headstart.report import load_run, run_page
-    from headstart.runs.files import write_text
+    from headstart.runs.files import check_folder, write_text
 
+    check_folder(options.out.parent)
+    if not options.out.parent.exists():
+        LOG.info("making the folder %s", options.out.parent)
     runs, folder = [load_run(run) for run in options.runs], options.out.with_name(f"{options.out.stem}-figures")
     write_text(options.out, run_page(runs, options.published, folder))
     print(options.out)

@@ -8,7 +8,7 @@ from typing import Optional
 
 from jsonargparse import ArgumentParser, Namespace
 
-from headstart.commands.evaluate import SOURCE
+from headstart.commands.evaluate import GROUPS, SOURCE
 from headstart.commands.flags import add_fields, given
 from headstart.evaluation.settings import NOT_SWEPT, EvaluationSettings
 from headstart.fields import fraction_of_pixels
@@ -18,7 +18,7 @@ from headstart.runs.folder import RunFolder
 def add_arguments(sub: ArgumentParser) -> None:
     """The flags of the command."""
     sub.add_argument("source", type=str, help=SOURCE)
-    add_fields(sub, EvaluationSettings, skip=NOT_SWEPT)
+    add_fields(sub, EvaluationSettings, skip=NOT_SWEPT, groups=GROUPS)
     sub.add_argument("--out", type=Optional[Path], default=None, help="JSON file; default sweep.json in the run")
 
 

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 
 from headstart.core import distributed
 from headstart.errors import SettingError, unknown
-from headstart.runs.launch import launcher
+from headstart.runs.launch import check_cuda, launcher
 
 T = TypeVar("T")
 
@@ -28,8 +28,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise unknown("device", name, ("auto", "cpu", "cuda")) from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise SettingError("device cuda is not available on this machine; choose device cpu")
+    check_cuda(name)
     return device
 
 

@@ -35,7 +35,7 @@ class EvaluationSettings:
         model: network of a plain state dict.
         model_args: arguments of that network.
         batch_size: images attacked at once; default 1000 on CUDA and 250 elsewhere.
-        device: auto, cpu or cuda.
+        device: auto, cpu, cuda, or one of several as in cuda:1.
         devices: processes that share the work, each on a device of its own or on a part of the cores.
         seed: of all random numbers.
         search_precision: fp32, or tf32 or bf16 to let attacks search faster; verdicts stay fp32.

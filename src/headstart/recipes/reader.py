@@ -62,9 +62,10 @@ def recipe_fields(name: str) -> dict[str, Any]:
     books = _books()
     dataset, _, method = name.partition("/")
     if dataset not in books or not method:
-        raise unknown("recipe", name, [f"{book}/{method if method in methods() else 'METHOD'}" for book in books])
+        known = method if method in methods() else "METHOD"
+        raise unknown("recipe", name, books, part=dataset, frame=f"{{}}/{known}")
     if method not in methods():
-        raise unknown("recipe", name, [f"{dataset}/{m}" for m in methods()])
+        raise unknown("recipe", name, methods(), part=method, frame=f"{dataset}/{{}}")
     return merge(merge(_base(dataset, books), {"method": method}), _changes(dataset, method, books))
 
 

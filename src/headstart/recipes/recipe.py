@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
-from headstart.errors import SettingError
+from headstart.errors import SettingError, unknown
 from headstart.fields import above, at_least, at_most, below, check_fields, pixel_fraction
 
 Optimizer = Literal["sgd", "adam", "adamw", "muon"]
 Schedule = Literal["one-cycle", "triangular", "multi-step", "constant"]
 Precision = Literal["fp32", "bf16"]
-Device = Literal["auto", "cpu", "cuda"]
+Log = Literal["auto", "tensorboard", "csv", "wandb", "mlflow", "none"]
 OnCollapse = Literal["warn", "stop", "rollback"]
 Validation = Literal["random", "last"]
 ScheduleBy = Literal["update", "epoch"]
 OnBadImage = Literal["error", "skip"]
 BatchNormMode = Literal["train", "train-frozen-stats", "eval"]
+DEVICES = ("auto", "cpu", "cuda", "cuda:INDEX")
+# What may differ when a run is resumed: where it runs and how it is kept, not what is computed.
+RESUMABLE = (
+    "max_steps", "device", "devices", "num_nodes", "workers", "checkpoint_every", "keep", "on_collapse", "watch_every",
+    "log",
+)  # fmt: skip
 LARGEST_SEED = 2**32 - 1
 
 PositiveInt: TypeAlias = Annotated[int, at_least(1)]
@@ -73,7 +80,7 @@ class Recipe:
         compile: compile the network with torch.compile.
         cuda_graphs: on one CUDA device, record updates and replay them where the method allows it.
         seed: seed of initial weights, order, augmentation and every random start.
-        device: where to train; auto takes CUDA where there is one.
+        device: where to train, auto, cpu, cuda or one of several as in cuda:1; auto takes CUDA where there is one.
         devices: processes on this node; torchrun and SLURM say it themselves.
         num_nodes: nodes; torchrun and SLURM say it themselves.
         sync_batch_norm: batch statistics over all processes (CUDA only) instead of each process's own.
@@ -85,6 +92,7 @@ class Recipe:
         on_collapse: on catastrophic overfitting go on, stop, or go back to the last sound state with safer steps.
         watch_every: batches between looks for a collapse inside an epoch, for stop and rollback; 0 for none.
         on_bad_image: stop at an unreadable image, or leave it out and say how many.
+        log: where metrics and settings go beside metrics.jsonl; auto is TensorBoard where it is installed.
     """
 
     data: str = "digits"
@@ -130,7 +138,7 @@ class Recipe:
     compile: bool = False
     cuda_graphs: bool = True
     seed: Annotated[int, at_least(0), at_most(LARGEST_SEED)] = 0
-    device: Device = "auto"
+    device: str = "auto"
     devices: PositiveInt = 1
     num_nodes: PositiveInt = 1
     sync_batch_norm: bool = False
@@ -142,6 +150,7 @@ class Recipe:
     on_collapse: OnCollapse = "warn"
     watch_every: NonNegativeInt = 200
     on_bad_image: OnBadImage = "error"
+    log: Log = "auto"
 
     def __post_init__(self) -> None:
         from headstart.core.threat import ThreatModel  # here, since reading the fields must not take loading torch
@@ -157,6 +166,7 @@ class Recipe:
             raise SettingError("checkpoint_activations does not go with compile; leave one of them out")
         if self.schedule == "multi-step" and not self.milestones:
             raise SettingError("schedule multi-step needs milestones, a list of epochs such as [100, 105]")
+        self._check_device()
         processes = self.devices * self.num_nodes
         if self.batch_size % processes:
             raise SettingError(f"batch_size {self.batch_size} does not divide among {processes} processes")
@@ -164,3 +174,9 @@ class Recipe:
             raise SettingError(
                 f"accumulate is {self.accumulate}; it must divide the {share} samples that each process has of a batch"
             )
+
+    def _check_device(self) -> None:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise unknown("device", self.device, DEVICES)
+        if ":" in self.device and self.devices * self.num_nodes > 1:
+            raise SettingError(f"device {self.device} is one device, but devices is {self.devices}; use device cuda")

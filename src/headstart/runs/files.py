@@ -45,6 +45,22 @@ def check_writable(path: Path) -> None:
         raise StorageError(f"cannot write {path} ({error})") from error
 
 
+def check_folder(path: Path) -> None:
+    """See that a folder is there or can be made, and can be written to; makes nothing.
+
+    Raises:
+        StorageError: a file is in the way, or the place is read-only.
+    """
+    try:
+        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    except OSError as error:  # such as a name that is too long
+        raise StorageError(f"cannot write to {path} ({error.strerror}); choose another out") from error
+    if not there.is_dir():
+        raise StorageError(f"cannot write to {path}: {there} is a file; choose another out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise StorageError(f"cannot write to {path}: {there} is read-only; choose another out")
+
+
 def atomically(path: Path, write: Callable[[str], object], previous: Path | None = None) -> None:
     """Let ``write`` make a file under another name, and move it to ``path`` once it is on the disk.
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 WEIGHTS, CONFIG, EVALUATION = "model.safetensors", "config.yaml", "evaluation.json"
 EVERY_EPOCH = "epoch-*.pt"
+SERVICES = ("wandb", "mlflow")
+"""Services that track runs."""
 
 
 def partial_of(record: Path) -> Path:
@@ -38,6 +40,20 @@ class RunFolder:
     def metrics(self) -> Path:
         """One JSON object per line: a row for each epoch."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's files."""
+        return self.path / "tensorboard"
+
+    @property
+    def csv(self) -> Path:
+        """Where metrics.csv is."""
+        return self.path / "csv"
+
+    def tracked(self, service: str) -> Path:
+        """The id of this run with wandb or mlflow."""
+        return self.path / f"{service}-run.txt"
 
     @property
     def cost(self) -> Path:

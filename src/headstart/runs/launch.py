@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -15,24 +14,18 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
-from lightning_fabric.loggers.logger import Logger
-from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from headstart.core import distributed
 from headstart.errors import LostProcess, OutOfMemory, SettingError, StorageError
 from headstart.recipes.recipe import Recipe
-
-_log = logging.getLogger(__name__)
+from headstart.runs.folder import RunFolder
+from headstart.runs.loggers import make_loggers
 
 CANNOT_WRITE = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR,
 }  # fmt: skip
-
-
-class Interrupted(Exception):
-    """SIGINT or SIGTERM arrived; the state is saved."""
 
 
 def launcher() -> tuple[str, int, int] | None:
@@ -66,34 +59,39 @@ def launched(recipe: Recipe) -> Recipe:
 
 def make_fabric(recipe: Recipe, out: Path) -> Fabric:
     """Devices and processes. Fabric's own precision stays 32-true: Target opens the autocast, see there."""
-    if recipe.device == "cuda" and not torch.cuda.is_available():
-        raise SettingError("device cuda is not available on this machine; use device cpu")
     _check_devices(recipe)
-    accelerator = {"auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(recipe.device, recipe.device)
+    kind, _, index = recipe.device.partition(":")
+    accelerator = {"auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(kind, kind)
     processes = recipe.devices * recipe.num_nodes
     fabric = Fabric(
         accelerator=accelerator,
-        devices=recipe.devices,
+        devices=[int(index)] if index else recipe.devices,
         num_nodes=recipe.num_nodes,
         strategy="ddp" if processes > 1 else "auto",
-        loggers=_loggers(out),
+        loggers=make_loggers(recipe, RunFolder(out)),
     )
     fabric.launch()
     return fabric
 
 
-def _loggers(out: Path) -> list[Logger]:
-    """TensorBoard's, where that is installed; metrics.jsonl holds the same rows."""
-    try:
-        import tensorboard  # noqa: F401
-    except ModuleNotFoundError:
-        _log.info('no log for TensorBoard, which is not installed: pip install "headstart[logging]"')
-        return []
-    return [TensorBoardLogger(out, name="", version="tensorboard")]
+def check_cuda(device: str) -> None:
+    """See that this machine has the CUDA device of that name.
+
+    Raises:
+        SettingError: it has not.
+    """
+    kind, _, index = device.partition(":")
+    if kind != "cuda":
+        return
+    if not torch.cuda.is_available():
+        raise SettingError(f"device {device} is not available on this machine; use device cpu")
+    if index and int(index) >= (found := torch.cuda.device_count()):
+        raise SettingError(f"device {device} is not on this machine, which has cuda:0 to cuda:{found - 1}")
 
 
 def _check_devices(recipe: Recipe) -> None:
     """Refuse what the devices here cannot do."""
+    check_cuda(recipe.device)
     found = torch.cuda.device_count() if recipe.device != "cpu" else 0
     if 0 < found < recipe.devices:
         raise SettingError(f"devices is {recipe.devices}, but this machine has {found} CUDA devices")

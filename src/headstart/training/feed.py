@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
 from headstart.data import Found, ImageSet, Loader, TrainingSet, divided, find, make_loader
 from headstart.data.loading import default_workers
 from headstart.recipes.recipe import Recipe
+
+log = logging.getLogger(__name__)
 
 
 def load_parts(recipe: Recipe, data: Found | None = None) -> tuple[TrainingSet, ImageSet]:
@@ -25,7 +29,7 @@ def load_parts(recipe: Recipe, data: Found | None = None) -> tuple[TrainingSet, 
 
 def batches(data: TrainingSet, recipe: Recipe, device: torch.device, rank: int, world_size: int) -> Loader:
     """The batches of one process; see ``make_loader``."""
-    return make_loader(
+    loader = make_loader(
         data,
         batch_size=recipe.batch_size,
         device=device,
@@ -36,3 +40,14 @@ def batches(data: TrainingSet, recipe: Recipe, device: torch.device, rank: int, 
         rank=rank,
         world_size=world_size,
     )
+    if loader.batches and recipe.batch_size > loader.samples * world_size:
+        log.warning(
+            "batch_size %d exceeds the %d training images; an epoch is one update", recipe.batch_size, len(data)
+        )
+    return loader
+
+
+def announce(recipe: Recipe, train: TrainingSet, val: ImageSet) -> None:
+    """Say how many images there are of what."""
+    sizes = f"{len(train)} images to train on, {len(val)} to choose the checkpoint by"
+    log.info("%s: %s, %d classes", recipe.data, sizes, len(train.classes))

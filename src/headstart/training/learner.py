@@ -8,14 +8,14 @@ from typing import cast
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
-from headstart.core import Clock, Method, Target, TaskInfo, distributed
+from headstart.core import Clock, Method, Step, Target, TaskInfo, distributed
 from headstart.core.checkpointing import checkpoint_activations
 from headstart.core.layers import output_layer
 from headstart.core.modes import prepare_for_training
 from headstart.core.threat import ThreatModel
-from headstart.data import Loader, TrainingSet
+from headstart.data import Batch, Loader, TrainingSet
 from headstart.errors import SettingError
 from headstart.methods.registry import build_method
 from headstart.models import check_network
@@ -82,6 +82,14 @@ class Learner:
             unsynchronised=self._unsynchronised,
             graphs=self.fabric.device if self.graphed else None,
         )
+
+    def update(self, batch: Batch, clock: Clock) -> list[tuple[Tensor, Step]]:
+        """One weight update, of rate and average too; see ``Updater``. Nothing in here waits for the device."""
+        done = self.updater(batch, self.threat_at(clock), clock)
+        self.schedule.step()
+        if self.average:
+            self.average.update(self.method.averages(done[-1][1]))
+        return done
 
     @property
     def graphed(self) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +16,9 @@ from headstart.errors import SettingError
 from headstart.recipes.recipe import Recipe
 from headstart.training.muon import Muon
 from headstart.training.tuning import trained_parameters
+
+MOVED = ("lr", "momentum", "betas")
+"""What schedules move in an optimiser."""
 
 
 def make_optimizer(recipe: Recipe, module: nn.Module) -> Optimizer:
@@ -96,3 +102,19 @@ def _schedule(recipe: Recipe, optimizer: Optimizer, updates: int, updates_per_ep
 
         return LambdaLR(optimizer, triangle)
     return LambdaLR(optimizer, lambda update: 1.0)
+
+
+@contextmanager
+def at_update(schedule: LRScheduler | EpochSteps, optimizer: Optimizer, updates: int) -> Iterator[None]:
+    """Take a new schedule to where it is after so many updates; an optimiser's state loaded inside leaves it there.
+
+    For a run whose length has changed since: its state knows the rates of the old schedule alone.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r".*lr_scheduler.step\(\)", UserWarning)  # no update was made, on purpose
+        for _ in range(updates):
+            schedule.step()
+    moved = [{key: group[key] for key in MOVED if key in group} for group in optimizer.param_groups]
+    yield
+    for group, rates in zip(optimizer.param_groups, moved, strict=True):
+        group.update(rates)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -11,8 +12,12 @@ import torch
 
 from headstart.core import Clock
 from headstart.models import normalization_of
+from headstart.recipes.recipe import Recipe
+from headstart.runs.environment import environment, not_deterministic
 from headstart.training.learner import Learner
 from headstart.training.meters import Stopwatch
+
+log = logging.getLogger(__name__)
 
 READING = ("image_size", "image_column", "label_column")  # what evaluation must know to read the same images
 
@@ -59,3 +64,11 @@ def cost_of(learner: Learner, clock: Clock, stopwatch: Stopwatch) -> dict[str, f
         "updates": clock.update,
         "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
     }
+
+
+def record_of(cost: dict[str, float], recipe: Recipe, device: torch.device, *, validated: bool) -> dict[str, Any]:
+    """cost.json: the cost, whether validation chose the weights, what may differ next time, the machine."""
+    if not validated:
+        log.warning("no validation chose these weights: training ended before the first at the full epsilon")
+    varying = not_deterministic(device, recipe.deterministic)
+    return {**cost, "validated": validated, "not_deterministic": varying, "environment": environment(device)}

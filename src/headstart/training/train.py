@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,23 +16,22 @@ from headstart.attacks.collapse import collapsed
 from headstart.core import Clock, distributed
 from headstart.core.threat import ThreatModel
 from headstart.data import Batch, Found, ImageSet, TrainingSet
-from headstart.errors import SettingError
+from headstart.errors import Interrupted, SettingError
 from headstart.recipes.recipe import Recipe
 from headstart.runs.checkpoint import random_state, set_random_state
-from headstart.runs.environment import environment, not_deterministic
-from headstart.runs.launch import Interrupted, StopSignal, determinism, explained, launched, make_fabric
+from headstart.runs.launch import StopSignal, determinism, explained, launched, make_fabric
+from headstart.runs.loggers import Journal
 from headstart.runs.store import RunStore
-from headstart.training.feed import batches, load_parts
+from headstart.training.feed import announce, batches, load_parts
 from headstart.training.health import Health
 from headstart.training.learner import Learner
+from headstart.training.longer import restore_longer
 from headstart.training.meters import Meters, Stopwatch
 from headstart.training.monitor import Monitor
 from headstart.training.progress import TrainingProgress
 from headstart.training.start import network_for
 from headstart.training.state import Attribute, Stateful, restore, state_of
-from headstart.training.summary import cost_of, origin_of
-
-log = logging.getLogger(__name__)
+from headstart.training.summary import cost_of, origin_of, record_of
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,7 @@ def train(
     out: Path | str,
     *,
     resume: bool = False,
+    longer: bool = False,
     data: Found | None = None,
     model: nn.Module | None = None,
     progress: bool = True,
@@ -58,6 +57,7 @@ def train(
     """Train by a recipe into the folder ``out``, or go on with what is there.
 
     Args:
+        longer: what is there may have had another number of epochs; see ``restore_longer``.
         data: training set; default the recipe's by name.
         model: network from images (B, C, H, W) in [0, 1] to logits (B, K); default the recipe's by name.
 
@@ -69,7 +69,7 @@ def train(
     """
     folder = RunStore(Path(out))
     recipe = launched(folder.resolved(recipe))
-    folder.check(recipe, resume)
+    folder.check(recipe, resume, longer=longer)
     with determinism(recipe.deterministic), explained(recipe, folder.path):
         fabric = make_fabric(recipe, folder.path)
         torch.manual_seed(recipe.seed)
@@ -78,14 +78,9 @@ def train(
         recipe, network = network_for(recipe, model, train_set, val_set, resumed=state is not None)
         trainer = Trainer(recipe, folder, fabric, network, train_set, val_set)
         if progress:
-            sizes = f"{len(train_set)} images to train on, {len(val_set)} to choose the checkpoint by"
-            log.info("%s: %s, %d classes", recipe.data, sizes, len(train_set.classes))
-        if state is None:
-            folder.begin(recipe)
-        else:
-            trainer.load_state_dict(state)
-        distributed.barrier()  # nobody writes a new checkpoint while somebody still reads the old one
-        return trainer.fit(progress)
+            announce(recipe, train_set, val_set)
+        trainer.begin(state)
+        return trainer.run(progress)
 
 
 class Trainer:
@@ -110,11 +105,31 @@ class Trainer:
         self.monitor, self.meters = Monitor(val_set, self.device), Meters(self.device)
         self.stopwatch, self.stop = Stopwatch(self.device), StopSignal()
         self.health = Health(recipe, self.learner, self.monitor, self.meters, self.stopwatch, self.loader, folder)
+        self.journal = Journal(fabric)
         self.metrics: list[dict[str, Any]] = []
         self.best = -1.0
         torch.manual_seed(recipe.seed + 1 + fabric.global_rank)  # random starts differ between processes
 
     # -- the loop ----------------------------------------------------------------------------------------------
+
+    def begin(self, state: dict[str, Any] | None) -> None:
+        """Start the run in its folder, or go on from a state."""
+        if state is None:
+            self.folder.begin(self.recipe)
+        else:
+            self.load_state_dict(state)
+            self.folder.describe(self.recipe)
+        distributed.barrier()  # nobody writes a new checkpoint while somebody still reads the old one
+
+    def run(self, progress: bool = True) -> TrainResult:
+        """``fit``, written into the log; what fails before its first checkpoint leaves no run behind."""
+        try:
+            self.journal.start(self.recipe, self.metrics)
+            return self.fit(progress)
+        except BaseException:
+            self.journal.close("failed")
+            self.folder.discard()
+            raise
 
     def fit(self, progress: bool = True) -> TrainResult:
         """Train to the end of the recipe, or to max_steps."""
@@ -150,13 +165,9 @@ class Trainer:
 
     def update(self, batch: Batch) -> None:
         """One weight update. Nothing in here waits for the device."""
-        learner = self.learner
-        for loss, step in learner.updater(batch, learner.threat_at(self.clock), self.clock):
+        for loss, step in self.learner.update(batch, self.clock):
             assert step.logits is not None
             self.meters.add(loss, step.logits, step.y, self.clock.update)
-        learner.schedule.step()
-        if learner.average:
-            learner.average.update(learner.method.averages(step))
         self.clock = replace(self.clock, update=self.clock.update + 1)
 
     def _between_batches(self) -> None:
@@ -188,10 +199,7 @@ class Trainer:
             row["rollbacks"], self.health.rollbacks = self.health.rollbacks, []
         self.metrics.append(row)
         self.folder.add_row(row)
-        if self.fabric.is_global_zero:
-            flat = {f"val/{k}": v for k, v in row.get("val", {}).items() if k != "n"}
-            flat |= {k: row[k] for k in ("loss", "train_accuracy", "lr", "epsilon")}
-            self.fabric.log_dict(flat, step=self.clock.update)
+        self.journal.add(row)
         self.save()
         if self.recipe.keep:
             self.folder.keep_epoch(self.state_dict(), epoch, self.recipe.keep)
@@ -221,14 +229,12 @@ class Trainer:
         self.save()
         row = self.metrics[-1] if self.metrics else {"epoch": 0}
         cost = cost_of(self.learner, self.clock, self.stopwatch)
-        varying = not_deterministic(self.device, self.recipe.deterministic)
-        record = {**cost, "not_deterministic": varying, "environment": environment(self.device)}
+        validated = self.folder.best.exists()
+        record = record_of(cost, self.recipe, self.device, validated=validated)
         network = self.learner.selected
         self.folder.finish(network, self._origin(row), record)
-        if self.fabric.is_global_zero:
-            for logger in self.fabric.loggers:
-                logger.finalize("success")
-        if self.folder.best.exists():
+        self.journal.close("success")
+        if validated:
             network.load_state_dict(load_file(self.folder.best))
         return TrainResult(self.folder.path, network, self.metrics, cost)
 
@@ -273,8 +279,11 @@ class Trainer:
         Raises:
             WeightsError: the state belongs to another network or method.
         """
-        restore(self.parts, state, self.folder.last)
         clock = Clock(**state["clock"])
+        if clock.epochs == self.recipe.epochs:
+            restore(self.parts, state, self.folder.last)
+        else:
+            clock = restore_longer(self.learner, self.parts, state, self.folder.last)
         self.clock = replace(clock, batch=min(clock.batch, self.loader.batches))  # on other processes an epoch may
         vars(self.learner.target.passes).update(state["passes"])
         self.health.take_measures()
