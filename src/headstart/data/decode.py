@@ -150,7 +150,7 @@ def unreadable(data: EncodedSet, row: int, why: str) -> DataError:
     """The error for an image that is not to be skipped."""
     return DataError(
         f"{data.name}: the image {data.place(row)} cannot be read ({why}); repair or remove it, "
-        "or leave it out by on_bad_image skip"
+        "or leave it out of training by on_bad_image skip"
     )
 
 
