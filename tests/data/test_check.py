@@ -133,7 +133,7 @@ def test_names_of_classes_agree_in_tables(tmp_path: Path) -> None:
 
     splits(["cat", "dog"], ["cat", "dog"])
     splits(["cat", "dog"], ["0", "1"])
-    with pytest.raises(DataError, match="has its classes in another order than .*; name them in the same order"):
+    with pytest.raises(DataError, match=r"has its classes in another order than .*; name them in the same order"):
         splits(["cat", "dog"], ["dog", "cat"])
     with pytest.raises(DataError, match=r"\(test\) has the class 'elk', which .* does not have"):
         splits(["cat", "dog"], ["cat", "dog", "elk"])
@@ -146,7 +146,7 @@ def test_numbers_of_classes_have_no_gaps_and_agree() -> None:
         return from_arrays(torch.rand(len(labels), 1, 4, 4), labels)
 
     check_classes(labelled(0, 1, 2), labelled(2, 1, 0))
-    with pytest.raises(DataError, match="no image of class '2' .* or number the classes 0, 1, 2, ... without gaps"):
+    with pytest.raises(DataError, match=r"no image of class '2' .* or number the classes 0, 1, 2, ... without gaps"):
         check_classes(labelled(0, 1, 3))
     with pytest.raises(DataError, match="has the label 2, but tensors has 0 to 1 only"):
         check_classes(labelled(0, 1), labelled(0, 1, 2))
@@ -175,14 +175,15 @@ def test_of_large_sets_to_be_cropped_some_are_decoded(
     """Spread over the set; of a table whole row groups."""
     monkeypatch.setattr(check, "LOOKED_AT", 5)
     seen: list[int] = []
-    monkeypatch.setattr(check, "decode_centres", lambda data, rows, size: seen.extend(rows.tolist()) or data_of(size))
+
+    def decode_centres(data: Any, rows: torch.Tensor, size: int) -> Any:
+        seen.extend(rows.tolist())
+        return from_arrays(torch.rand(1, 3, size, size), [0])
+
+    monkeypatch.setattr(check, "decode_centres", decode_centres)
     check_images(find(f"folder:{photos}", "test"), 16)  # type: ignore[arg-type]
     assert seen == [0, 2, 5, 8, 11]
     seen.clear()
     write(tmp_path / "test.parquet", [encoded(i) for i in pixels(12)], [0, 1] * 6, group=2)
     check_images(find(f"parquet:{tmp_path}", "test"), 16)
     assert seen == [0, 1, 10, 11]
-
-
-def data_of(size: int) -> Any:
-    return from_arrays(torch.rand(1, 3, size, size), [0])
