@@ -187,3 +187,22 @@ def test_of_large_sets_to_be_cropped_some_are_decoded(
     write(tmp_path / "test.parquet", [encoded(i) for i in pixels(12)], [0, 1] * 6, group=2)
     check_images(find(f"parquet:{tmp_path}", "test"), 16)
     assert seen == [0, 1, 10, 11]
+
+
+@pytest.mark.parametrize("patience", [0.0, 60.0])
+def test_decoding_says_how_far_it_is_where_it_takes_long(
+    photos: Path, patience: float, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in {"CHUNK": 5, "FIRST_SECONDS": patience, "NEXT_SECONDS": patience}.items():
+        monkeypatch.setattr(decode, name, value)
+    caplog.set_level("INFO", "headstart")
+    check_images(find(f"folder:{photos}", "test"), None)
+    said = [record.getMessage() for record in caplog.records]
+    if patience:
+        assert said == []
+    else:
+        assert [line.partition(" images decoded, ")[0] for line in said] == [
+            "photos (test): 5 of 12",
+            "photos (test): 10 of 12",
+        ]
+        assert all(line.endswith(" s left") for line in said)
