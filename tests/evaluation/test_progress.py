@@ -55,15 +55,15 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 
 @pytest.mark.parametrize("name", [name for name in ATTACKS if name != "transfer"])
-def test_an_attack_that_breaks_nothing_takes_its_whole_course(name: str) -> None:
-    """So the share that is shown ends near 1, and never before the attack does."""
+def test_an_attack_asks_no_more_than_its_course(name: str) -> None:
+    """So the share that is shown is never 1 before the end, and of one that breaks nothing it gets there."""
     model = Firm()
     course, attack = course_of(name, task(model)), ATTACKS[name].prepare(task(model))
     with torch.no_grad():
         attack(*images(), torch.Generator().manual_seed(0))
     whole = course.rounds * course.steps * course.passes
     assert model.passes <= 1.05 * whole + 2
-    if name not in ("square", "cr"):  # which need not ask everything
+    if name.startswith(("apgd", "fab")):  # others may leave out what they know already
         assert model.passes >= 0.8 * whole
         assert course.share(model.passes) > 0.8
     assert course.share(2 * whole) == 1
