@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from torch.utils.hooks import RemovableHandle
 
 from headstart.evaluation.course import Course
@@ -34,7 +35,7 @@ class AttackProgress:
             BarColumn(bar_width=None),
             TextColumn("{task.fields[done]}/{task.total} {task.fields[whom]}"),
             TextColumn("{task.fields[where]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
+            TimeRemainingColumn(elapsed_when_finished=True, table_column=Column(min_width=7)),
             TextColumn("at most {task.fields[bound]:.1%}"),
             console=self._console,
             disable=not (enabled and self._console.is_terminal),
