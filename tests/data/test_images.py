@@ -105,7 +105,9 @@ def spoiled(value: float) -> Tensor:
         (spoiled(-0.25), [0, 1, 0], "range from -0.25 to"),
         (spoiled(float("inf")), [0, 1, 0], "to inf; they must lie"),
         (torch.rand(3, 4, 4), [0, 1, 0], r"shape \(3, 4, 4\); expected \(N, C, H, W\)"),
-        (torch.rand(3, 4, 4, 3), [0, 1, 0], "expected uint8"),  # channels last
+        (torch.rand(3, 4, 4, 3), [0, 1, 0], r"torch.float32 of shape \(3, 4, 4, 3\).* permute\(0, 3, 1, 2\)"),
+        (torch.rand(3, 4, 4, 4), [0, 1, 0], r"torch.float32 of shape \(3, 4, 4, 4\); .* C 1 or 3$"),
+        (torch.rand(3, 1, 4, 4), ["cat", "dog", "cat"], "labels must be whole numbers, 0, 1, 2"),
         (torch.rand(3, 1, 4, 4), [0.0, 1.0, 0.0], r"labels are torch.float32 \(3,\); expected \(N,\) integers"),
         (torch.rand(3, 1, 4, 4), [[0], [1], [0]], r"labels are torch.int64 \(3, 1\)"),
         (torch.rand(3, 1, 4, 4), [0, 1], "3 images but 2 labels"),

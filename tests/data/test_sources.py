@@ -276,6 +276,29 @@ def test_missing_folder_files_and_names(folder: Path) -> None:
         load("cifra10", "train")
 
 
+def test_a_bare_path_is_told_what_to_put_before_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder / "train.parquet", [encoded(pixels(1)[0])], [0])
+    (tmp_path / "photos" / "train" / "cat").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for given, meant in [
+        (str(folder), f"parquet:{folder}$"),
+        ("photos", "folder:photos$"),
+        ("photos/", "folder:photos/$"),
+        ("gone/away", "folder:gone/away or parquet:gone/away$"),
+    ]:
+        with pytest.raises(UserError, match=f"data '{given}' is a path; say what it holds: {meant}"):
+            load(given, "train")
+
+
+def test_labels_in_words_are_seen_and_refused(folder: Path) -> None:
+    cells = pa.array([encoded(i) for i in pixels(2)], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    folder.mkdir()
+    pq.write_table(pa.table({"img": cells, "label": ["cat", "dog"]}), folder / "train.parquet")
+    refused(folder, "column label holds string; labels must be whole numbers: write 0, 1, 2, ... for the classes")
+
+
 def test_truncated_parquet(folder: Path, cache: Path) -> None:
     path = write(folder / "train.parquet", [encoded(i) for i in pixels(4)], [0] * 4)
     whole = path.read_bytes()

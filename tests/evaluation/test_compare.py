@@ -148,17 +148,24 @@ def test_what_has_no_record_is_measured_as_the_other_was(
         return Measured()
 
     monkeypatch.setattr("headstart.evaluation.evaluate.evaluate", evaluate)
+    monkeypatch.setattr("headstart.evaluation.evaluate.conditions", lambda source, **settings: record("+" * 100))
     first, second = files
     assert compare(first, "weights.pt").better == "b"
     assert compare("a:b", "weights.pt", n=100).suite == "quick"
     assert compare(second, first, n=100).better == "b", "both records are as asked"
+    monkeypatch.setattr(
+        "headstart.evaluation.evaluate.conditions", lambda source, **settings: record("+" * 100, suite="pgd")
+    )
     compare(second, "weights.pt", suite="pgd", n=100)
     shared = {"data": None, "device": "auto", "seed": 0, "progress": True}
     assert asked == [
         ("weights.pt", {**shared, "suite": "quick", "n": 100, "epsilon": 0.25, "norm": "linf"}),
         ("a:b", {**shared, "suite": "quick", "n": 100, "epsilon": None}),
         ("weights.pt", {**shared, "suite": "quick", "n": 100, "epsilon": None}),
-        (second, {**shared, "suite": "pgd", "n": 100, "epsilon": None}),
+        (
+            second,
+            {**shared, "suite": "pgd", "n": 100, "epsilon": None, "partial": second / "compare.partial.safetensors"},
+        ),
         ("weights.pt", {**shared, "suite": "pgd", "n": 100, "epsilon": None}),
     ]
 

@@ -24,8 +24,10 @@ def add_arguments(sub: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Run it; the exit code."""
     from headstart.evaluation.compare import compare
-    from headstart.runs.files import write_text
+    from headstart.runs.files import check_writable, write_text
 
+    if options.out is not None:
+        check_writable(options.out)
     compared = compare(options.a, options.b, **given(options, EvaluationSettings))
     if options.out is not None:
         write_text(options.out, json.dumps(compared.to_json(), indent=2) + "\n")

@@ -25,12 +25,14 @@ def add_arguments(sub: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Run it; the exit code."""
     from headstart.evaluation.sweep import sweep
-    from headstart.runs.files import write_text
+    from headstart.runs.files import check_writable, write_text
 
-    record = sweep(options.source, **given(options, EvaluationSettings)).to_json()
     out = options.out
     if out is None and Path(options.source).is_dir():
         out = RunFolder(Path(options.source)).sweep
+    if out is not None:
+        check_writable(out)
+    record = sweep(options.source, **given(options, EvaluationSettings)).to_json()
     if out is not None:
         write_text(out, json.dumps(record, indent=2) + "\n")
     print(f"{'epsilon':>12}  accuracy ({record['suite']}, {record['n']} images, {record['seconds']:.0f} s)")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import os
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,6 +27,9 @@ from headstart.errors import DataError, OutOfMemory
 Box: TypeAlias = tuple[float, float, float, float]
 """Left, top, right and bottom in pixels."""
 
+LOG = logging.getLogger(__name__)
+
+FIRST_SECONDS, NEXT_SECONDS = 2.0, 10.0  # until the first word on how far a set is decoded, and between two
 CHUNK = 1024  # rows that are read one after the other, and then decoded in parallel
 SHOWN = 224 / 256  # side of the central square that validation sees, as a share of the shorter side
 DEEP_MODES = ("I", "F")  # PIL clips these to 8 bits instead of scaling them; so are their 16-bit variants, I;16
@@ -150,7 +155,7 @@ def unreadable(data: EncodedSet, row: int, why: str) -> DataError:
     """The error for an image that is not to be skipped."""
     return DataError(
         f"{data.name}: the image {data.place(row)} cannot be read ({why}); repair or remove it, "
-        "or leave it out by on_bad_image skip"
+        "or leave it out of training by on_bad_image skip"
     )
 
 
@@ -166,6 +171,7 @@ def _decode(
     pixels: np.ndarray | None = None
     first, grey = 0, True
     bad: dict[int, str] = {}
+    tell = _Pace(data.name, len(rows))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for begin in range(0, len(rows), CHUNK):
             chunk = rows[begin : begin + CHUNK].tolist()
@@ -182,6 +188,7 @@ def _decode(
                     raise _two_sizes(data, row, image.shape[:2], first, pixels.shape[1:3])
                 pixels[place] = image
                 grey &= image.shape[2] == 1
+            tell(begin + len(chunk))
     if pixels is None:
         raise DataError(f"{data.name}: none of {len(rows)} images can be read ({next(iter(bad.values()))})")
     kept = torch.tensor([row not in bad for row in rows.tolist()])
@@ -189,6 +196,23 @@ def _decode(
     decoded = (decoded[kept] if bad else decoded).contiguous()
     note = left_out(data, bad, len(rows)) if bad else ""
     return ImageSet(decoded, data.labels[rows[kept]], data.classes, data.name), note
+
+
+class _Pace:
+    """Says how far a set of n images is decoded: soon, and then every few seconds; of small ones nothing."""
+
+    def __init__(self, name: str, n: int) -> None:
+        self.name, self.n = name, n
+        self.began = time.monotonic()
+        self.due = self.began + FIRST_SECONDS
+
+    def __call__(self, done: int) -> None:
+        now = time.monotonic()
+        if done < self.n and now >= self.due:
+            self.due = now + NEXT_SECONDS
+            rate = done / max(now - self.began, 1e-9)
+            left = math.ceil((self.n - done) / rate)
+            LOG.info("%s: %d of %d images decoded, %.0f a second, %d s left", self.name, done, self.n, rate, left)
 
 
 def _room(n: int, size: tuple[int, ...], name: str) -> np.ndarray:

@@ -18,14 +18,14 @@ import xxhash
 from PIL import Image
 from torch import Tensor
 
+from headstart.data.columns import find_columns
 from headstart.data.images import check_labels, numbered
-from headstart.errors import DataError, SettingError
+from headstart.errors import DataError
 
 Encoded: TypeAlias = "bytes | str | Image.Image | np.ndarray | Tensor | None"
 """One image before decoding: the bytes or the path of a file, a picture, or an array of pixels. None: no image."""
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"}
-LABEL_COLUMNS = ("label", "labels", "fine_label")  # preferred over others that end in "label"
 SHUFFLE_BUFFER = 1024  # rows of a parquet set that are shuffled among each other, and that a worker holds encoded
 
 
@@ -172,30 +172,6 @@ class ArrowSet(EncodedSet):
         return _state(Path(), files, *self._columns) if files else None
 
 
-def find_columns(schema: pa.Schema, name: str, image: str | None, label: str | None) -> tuple[str, str]:
-    """The image and the label column, by name or by the hub's conventions.
-
-    The image column is the one of type struct<bytes, path>; the label column is called "label", "labels" or
-    "fine_label", or else ends in "label", and holds integers.
-
-    Raises:
-        DataError: not exactly one such column.
-        SettingError: a named one is missing or of another type.
-    """
-    structs = [field.name for field in schema if pa.types.is_struct(field.type)]
-    integers = [field.name for field in schema if pa.types.is_integer(field.type)]
-    if image is None:
-        image = _only(structs, "image", name, schema)
-    elif image not in schema.names or not (image in structs or _is_binary(schema.field(image).type)):
-        raise _wrong_column("image", image, "encoded images", structs, name, schema)
-    if label is None:
-        likely = [c for c in integers if c in LABEL_COLUMNS] or [c for c in integers if c.endswith("label")]
-        label = _only(likely, "label", name, schema)
-    elif label not in integers:
-        raise _wrong_column("label", label, "whole numbers", integers, name, schema)
-    return image, label
-
-
 def labels_and_classes(
     schema: pa.Schema, column: pa.ChunkedArray, name: str, owner: str
 ) -> tuple[Tensor, tuple[str, ...]]:
@@ -215,26 +191,6 @@ def cell(column: pa.ChunkedArray, row: int) -> Encoded:
     if isinstance(value, dict):
         value = value.get("bytes") if value.get("bytes") is not None else value.get("path") or None
     return value  # type: ignore[no-any-return]
-
-
-def _is_binary(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _only(columns: list[str], what: str, name: str, schema: pa.Schema) -> str:
-    if len(columns) != 1:
-        found = f"found {', '.join(columns)}" if columns else "found none"
-        among = ", ".join(schema.names)
-        raise DataError(f"{name}: needs exactly one {what} column, {found} among {among}; name it with {what}_column")
-    return columns[0]
-
-
-def _wrong_column(
-    what: str, given: str, holds: str, allowed: Iterable[str], name: str, schema: pa.Schema
-) -> SettingError:
-    kind = f"holds {schema.field(given).type}" if given in schema.names else "does not exist"
-    choice = ", ".join(allowed) or "none"
-    return SettingError(f"{name}: {what}_column {given!r} {kind}; columns that hold {holds}: {choice}")
 
 
 def _state(folder: Path, paths: Iterable[str], *settings: str) -> str:

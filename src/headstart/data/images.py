@@ -21,6 +21,10 @@ class Unlabelled(DataError):
     """A split without labels."""
 
 
+class NoSuchSplit(DataError):
+    """A data set without a split of that kind."""
+
+
 @dataclass(frozen=True)
 class ImageSet:
     """Images and labels of one split, in memory.
@@ -112,9 +116,12 @@ def from_arrays(x: Tensor | np.ndarray, y: Tensor | Sequence[int], name: str = "
     Raises:
         DataError: NaN pixels, pixels outside [0, 1], a wrong shape or labels that are not class indices.
     """
-    images, labels = torch.as_tensor(x).detach().cpu(), torch.as_tensor(y).detach().cpu()
-    if images.dim() != 4:
-        raise DataError(f"{name}: images have shape {tuple(images.shape)}; expected (N, C, H, W)")
+    images = torch.as_tensor(x).detach().cpu()
+    try:
+        labels = torch.as_tensor(y).detach().cpu()
+    except (TypeError, ValueError) as error:  # such as names
+        raise DataError(f"{name}: labels must be whole numbers, 0, 1, 2, ... ({error})") from error
+    _check_form(images, name)
     if labels.is_floating_point() or labels.dim() != 1:
         raise DataError(f"{name}: labels are {labels.dtype} {tuple(labels.shape)}; expected (N,) integers")
     if images.is_floating_point() and len(images):
@@ -127,6 +134,19 @@ def from_arrays(x: Tensor | np.ndarray, y: Tensor | Sequence[int], name: str = "
     if images.is_floating_point():
         images = (images * 255).round().to(torch.uint8)
     return ImageSet(images.permute(0, 2, 3, 1).contiguous(), labels.long(), numbered(labels), name)
+
+
+def _check_form(images: Tensor, name: str) -> None:
+    """Refuse a type or a shape in the words of who gave it."""
+    shape = tuple(images.shape)
+    if not (images.dtype == torch.uint8 or images.is_floating_point()):
+        raise DataError(f"{name}: images are {images.dtype} {shape}; expected uint8, or floats in [0, 1]")
+    if images.dim() != 4 or shape[1] not in (1, 3):
+        last = images.dim() == 4 and shape[3] in (1, 3)
+        remedy = "; channels come before height and width: permute(0, 3, 1, 2)" if last else ""
+        raise DataError(
+            f"{name}: images are {images.dtype} of shape {shape}; expected (N, C, H, W) with C 1 or 3{remedy}"
+        )
 
 
 def numbered(labels: Tensor) -> tuple[str, ...]:

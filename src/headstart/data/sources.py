@@ -11,8 +11,8 @@ from typing import Any, Literal
 import torch
 
 from headstart.data.encoded import ArrowSet, EncodedSet, FolderSet, ParquetSet, images_below
-from headstart.data.images import ImageSet, Unlabelled
-from headstart.errors import DataError, extra, unknown
+from headstart.data.images import ImageSet, NoSuchSplit, Unlabelled
+from headstart.errors import DataError, SettingError, extra, unknown
 
 Split = Literal["train", "test"]
 
@@ -58,13 +58,23 @@ def find(
     if kind == "hub" and rest:
         return _hub(rest, split, image_column, label_column)
     if name not in HUB:
-        raise unknown("data set", name, SOURCES)
+        raise _not_a_name(name)
     local = Path(os.environ.get("HEADSTART_DATA", "")) / name
     if "HEADSTART_DATA" not in os.environ or not local.is_dir():
         return _hub(HUB[name], split, image_column, label_column)
     if any(local.rglob("*.parquet")):
         return _parquet(local, split, image_column, label_column)
     return _folder(local, split)
+
+
+def _not_a_name(name: str) -> SettingError:
+    """The error for what is neither a data set's name nor a source and a path."""
+    path = Path(name)
+    if not path.is_dir() and path.name == name:
+        return unknown("data set", name, SOURCES)
+    tables = path.is_dir() and any(path.rglob("*.parquet"))
+    given = f"parquet:{name}" if tables else f"folder:{name}" if path.is_dir() else f"folder:{name} or parquet:{name}"
+    return SettingError(f"data {name!r} is a path; say what it holds: {given}")
 
 
 def _digits(split: Split) -> ImageSet:
@@ -89,7 +99,7 @@ def _parquet(folder: Path, split: Split, image_column: str | None, label_column:
     found = {prefix: sorted(folder.rglob(f"{prefix}*.parquet")) for prefix in SPLIT_NAMES[split]}
     if not any(found.values()):
         wanted = "train*.parquet" if split == "train" else "test*.parquet or val*.parquet"
-        raise DataError(f"{folder} has no {wanted}; it holds {_content(folder)}")
+        raise NoSuchSplit(f"{folder} has no {wanted}; it holds {_content(folder)}")
     name = f"{folder.resolve().name} ({split})"
     return _first_labelled(
         partial(ParquetSet, files, name, image_column, label_column) for files in found.values() if files
@@ -106,7 +116,7 @@ def _folder(folder: Path, split: Split) -> FolderSet:
     part = next((p for p in SPLIT_NAMES[split] if (folder / p).is_dir()), None)
     if part is None:
         wanted = " or ".join(f"{p}/CLASS/IMAGE" for p in (("train",) if split == "train" else ("test", "val")))
-        raise DataError(f"{folder} has no {wanted}; it holds {_content(folder)}")
+        raise NoSuchSplit(f"{folder} has no {wanted}; it holds {_content(folder)}")
     classes = _class_names(folder / "train") if (folder / "train").is_dir() else _class_names(folder / part)
     annotations = folder / "val" / "val_annotations.txt"
     if split == "test" and annotations.is_file():
@@ -131,7 +141,9 @@ def _by_class(folder: Path, classes: tuple[str, ...]) -> tuple[list[str], list[i
     labels: list[int] = []
     for name in _class_names(folder):
         if name not in classes:
-            raise DataError(f"{folder} has the class {name!r}, which train does not have: {', '.join(classes[:5])} ...")
+            raise DataError(
+                f"{folder} has the class {name!r}, which train does not have; remove it, or train on it too"
+            )
         found = images_below(folder / name)
         if not found:
             raise DataError(f"class folder {folder / name} holds no images; fill or remove it")
@@ -143,12 +155,16 @@ def _by_class(folder: Path, classes: tuple[str, ...]) -> tuple[list[str], list[i
 def _annotated(annotations: Path, classes: tuple[str, ...]) -> tuple[list[str], list[int]]:
     """The validation images of Tiny ImageNet as published: val/images/FILE, and lines of FILE, class and a box."""
     paths, labels = [], []
+    images = annotations.parent / "images"
+    there = set(os.listdir(images)) if images.is_dir() else set()
     for number, line in enumerate(annotations.read_text().splitlines(), 1):
         file, _, rest = line.partition("\t")
         wnid = rest.split("\t")[0]
         if wnid not in classes:
             raise DataError(f"{annotations}, line {number}: class {wnid!r} is not a folder of train")
-        paths.append(str(annotations.parent / "images" / file))
+        if file not in there:
+            raise DataError(f"{annotations}, line {number}: {images / file} does not exist; unpack the set anew")
+        paths.append(str(images / file))
         labels.append(classes.index(wnid))
     return paths, labels
 
@@ -168,10 +184,6 @@ def _hub(hub_id: str, split: Split, image_column: str | None, label_column: str 
     return _first_labelled(partial(open_split, part) for part in SPLIT_NAMES[split])
 
 
-class _NoSuchSplit(DataError):
-    """The set has no split of that name."""
-
-
 def _load_hub(hub_id: str, part: str) -> Any:
     """A split of a hub set, from the hub or from what ``datasets`` kept of it on disk."""
     with extra("data"):
@@ -182,7 +194,7 @@ def _load_hub(hub_id: str, part: str) -> Any:
     except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError) as error:
         reason = str(error).splitlines()[0]
         if "unknown split" in reason.lower():
-            raise _NoSuchSplit(f"{hub_id} has no split for this: {reason}") from error
+            raise NoSuchSplit(f"{hub_id} has no split for this: {reason}") from error
         if "gated" in reason.lower():
             raise DataError(
                 f"{hub_id} is given on request: accept its terms at https://huggingface.co/datasets/{hub_id}, then log "
@@ -200,7 +212,7 @@ def _first_labelled(candidates: Iterable[Callable[[], EncodedSet]]) -> EncodedSe
     for make in candidates:
         try:
             return make()
-        except (Unlabelled, _NoSuchSplit) as error:
+        except (Unlabelled, NoSuchSplit) as error:
             first = first or error
     assert first is not None
     raise first

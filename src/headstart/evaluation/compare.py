@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from headstart.errors import DataError, SettingError, extra
+from headstart.errors import DataError, SettingError, StorageError, extra
 from headstart.evaluation.stored import Record, read_record
 from headstart.fields import pixel_fraction
-from headstart.runs.folder import EVALUATION, RunFolder
+from headstart.runs.folder import EVALUATION, RunFolder, partial_of
 
 with extra("evaluate"):
     from scipy import stats
 
+logger = logging.getLogger(__name__)
+
 LEVEL = 0.95
 RESAMPLES = 9_999
+Sources: TypeAlias = tuple[str | Path, str | Path]
+
 MUST_AGREE = {
-    "suite": "suites", "n": "numbers of images", "epsilon": "values of epsilon", "norm": "norms", "images": "images",
-}  # fmt: skip
+    "suite": ("suites", "give suite and n to evaluate both alike"),
+    "n": ("numbers of images", "give suite and n to evaluate both alike"),
+    "epsilon": ("values of epsilon", "give epsilon to evaluate both alike"),
+    "norm": ("norms", "evaluate both by one norm, and compare the records"),
+    "images": ("images", "give suite and n, or data, to evaluate both alike"),
+}
+"""What must be the same in two records, with its plural and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -110,17 +121,22 @@ def compare_records(a: Record, b: Record, names: tuple[str, str] = ("A", "B"), s
     )
 
 
+def _check_complete(record: Record, name: str) -> None:
+    if lacking := [key for key in (*MUST_AGREE, "broken_by") if key not in record]:
+        raise DataError(f"{name} has no {lacking[0]!r}: it does not say what became of which image; evaluate again")
+
+
 def _check_alike(a: Record, b: Record, names: tuple[str, str]) -> None:
     for record, name in zip((a, b), names, strict=True):
-        if lacking := [key for key in (*MUST_AGREE, "broken_by") if key not in record]:
-            raise DataError(f"{name} has no {lacking[0]!r}: it does not say what became of which image; evaluate again")
-    for key, kind in MUST_AGREE.items():
+        _check_complete(record, name)
+    _check_conditions(a, b, names, "were")
+
+
+def _check_conditions(a: Record, b: Record, names: tuple[str, str], verb: str) -> None:
+    for key, (kind, remedy) in MUST_AGREE.items():
         if a[key] != b[key]:
             values = "" if key == "images" else f" ({a[key]} and {b[key]})"
-            raise DataError(
-                f"{names[0]} and {names[1]} were measured on different {kind}{values}; give suite and n to evaluate "
-                "both alike"
-            )
+            raise DataError(f"{names[0]} and {names[1]} {verb} measured on different {kind}{values}; {remedy}")
 
 
 def alike(records: Sequence[Record]) -> bool:
@@ -155,6 +171,9 @@ def compare(
 ) -> Comparison:
     """Compare two models, each by the record of its evaluation where there is one, else evaluated now.
 
+    Before either is attacked, both are looked at. What is measured now is kept in a run that has no record yet; where
+    it has another, or the comparison is interrupted, the same call goes on after the last finished attack.
+
     Args:
         a, b: an evaluation's JSON file, a run folder, or whatever else ``evaluate`` takes.
         suite, n, epsilon: how to measure; a run whose record differs is evaluated anew. Where none is given, what is
@@ -169,13 +188,27 @@ def compare(
     stored = [_stored(source) for source in (a, b)]
     if not any(asked.values()) and None in stored:
         asked |= {key: record.get(key) for record in stored if record is not None for key in (*asked, "norm")}
+    stored = [_as_asked(source, record, asked) for source, record in zip((a, b), stored, strict=True)]
     how = {"data": data, "device": device, "seed": seed, "progress": progress}
-    records = [_as_asked(source, record, asked, how) for source, record in zip((a, b), stored, strict=True)]
-    return compare_records(records[0], records[1], (str(a), str(b)), seed)
+    first, second = _completed((a, b), stored, how | asked | {"suite": asked["suite"] or "quick"})
+    return compare_records(first, second, (str(a), str(b)), seed)
 
 
-def _as_asked(source: str | Path, record: Record | None, asked: Record, how: Record) -> Record:
-    """The record of a source where it was measured as asked; else that of an evaluation made now."""
+def _completed(sources: Sources, stored: Sequence[Record | None], how: Record) -> list[Record]:
+    """The records, those that are not stored measured now, once nothing stands against it."""
+    if None in stored:
+        _look_ahead(sources, stored, how)
+    records = [
+        record if record is not None else _evaluated(source, how)
+        for source, record in zip(sources, stored, strict=True)
+    ]
+    for source in filter(os.path.isdir, sources):
+        partial_of(_unkept(source)).unlink(missing_ok=True)
+    return records
+
+
+def _as_asked(source: str | Path, record: Record | None, asked: Record) -> Record | None:
+    """The record of a source where it was measured as asked; None where it is to be evaluated now."""
     differing = [key for key, value in asked.items() if record is not None and value not in (None, record.get(key))]
     if record is not None and not differing:
         return record
@@ -184,9 +217,42 @@ def _as_asked(source: str | Path, record: Record | None, asked: Record, how: Rec
         raise SettingError(
             f"{source} is of {key} {record.get(key)}, not {asked[key]}; name the run to evaluate it anew"
         )
-    from headstart.evaluation.evaluate import evaluate  # here, since comparing records must not take loading torch
+    return None
 
-    return evaluate(source, **how, **asked | {"suite": asked["suite"] or "quick"}).to_json()
+
+def _look_ahead(sources: Sources, stored: Sequence[Record | None], how: Record) -> None:
+    """Refuse what would be refused after hours of attacks."""
+    from headstart.evaluation.evaluate import conditions  # here, since comparing records must not take loading torch
+
+    names, facts = (str(sources[0]), str(sources[1])), []
+    for source, record, name in zip(sources, stored, names, strict=True):
+        if record is not None:
+            _check_complete(record, name)
+        facts.append(record if record is not None else conditions(source, **how))
+    _check_conditions(facts[0], facts[1], names, "would be")
+
+
+def _evaluated(source: str | Path, how: Record) -> Record:
+    """The record of an evaluation made now; kept in a run as its record where it has none."""
+    from headstart.evaluation.evaluate import evaluate, evaluate_into
+    from headstart.runs.files import check_writable
+
+    if not Path(source).is_dir():
+        return evaluate(source, **how).to_json()
+    record = RunFolder(Path(source)).evaluation
+    try:
+        check_writable(record)
+    except StorageError as error:
+        logger.warning(f"{error}; what is measured now is lost where it is interrupted")
+        return evaluate(source, **how).to_json()
+    if record.exists():
+        return evaluate(source, partial=partial_of(_unkept(source)), **how).to_json()
+    return evaluate_into(record, source, **how).to_json()
+
+
+def _unkept(source: str | Path) -> Path:
+    """A record beside the one that a run has already; only its partial file is ever written."""
+    return Path(source) / "compare.json"
 
 
 def _stored(source: str | Path) -> Record | None:

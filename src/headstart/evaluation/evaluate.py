@@ -19,6 +19,7 @@ from headstart.evaluation.devices import by_first, pick_device, share
 from headstart.evaluation.measurement import Images, Measurement, Plan, ready
 from headstart.evaluation.precision import check_search_precision
 from headstart.evaluation.result import Evaluation, evaluation_of
+from headstart.evaluation.resume import checksum
 from headstart.evaluation.settings import EvaluationSettings, named, settings_from
 from headstart.evaluation.subject import Source, Subject, find_subject, second_network, training_images
 from headstart.evaluation.suites import find_suite
@@ -66,6 +67,20 @@ def evaluate(
     )  # fmt: skip
     request = {"source": named(source), **asdict(settings)}
     return replace(found, warnings=[*found.warnings, *copies], request=request)
+
+
+def conditions(source: Source, *, data: Any = None, progress: bool = True, **fields: Any) -> dict[str, Any]:
+    """Under which conditions ``evaluate`` would measure, as its record says them; nothing is attacked.
+
+    Raises:
+        UserError: see ``evaluate``.
+    """
+    settings = settings_from(fields, data=data)
+    find_suite(settings.suite)
+    pick_device(settings.device)
+    subject = find_subject(source, settings, None if isinstance(data, str) else data)
+    facts = {"suite": settings.suite, "n": len(subject.test), "images": checksum(subject.test.tensors())}
+    return facts | {"epsilon": subject.threat.epsilon, "norm": subject.threat.norm}
 
 
 def evaluate_into(record: Path, source: Source, **asked: Any) -> Evaluation:

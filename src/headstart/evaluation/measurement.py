@@ -18,6 +18,7 @@ from headstart.core import distributed
 from headstart.core.threat import ThreatModel
 from headstart.errors import DataError, WeightsError
 from headstart.evaluation.attacker import Attacker
+from headstart.evaluation.course import course_of
 from headstart.evaluation.estimate import duration_of, pace_of
 from headstart.evaluation.gradients import Gradients, examine
 from headstart.evaluation.outcome import Evidence, Outcome, Round
@@ -228,7 +229,7 @@ class Measurement:
         batches = torch.split(found.pool.nonzero().squeeze(1), self.plan.batch_size) if found.pool.any() else ()
         mine = range(distributed.rank(), len(batches), distributed.world_size())
         label, total = name if counts else f"{name} (check)", sum(len(batches[b]) for b in mine)
-        display.start(label, total, outcome.bound())
+        display.start(label, total, outcome.bound(), course_of(name, attacker.task), self.plan.batch_size)
         for b in mine:
             found.add(batches[b], attacker(*self.images.batch(batches[b]), _seed(self.plan.seed, name, b)))
             display.advance(len(batches[b]), outcome.bound(found if counts else None))

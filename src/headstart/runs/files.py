@@ -36,6 +36,8 @@ def check_writable(path: Path) -> None:
     Raises:
         StorageError: it cannot.
     """
+    if path.is_dir():
+        raise StorageError(f"cannot write {path}: it is a folder; give the name of a file")
     temporary = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,8 @@ import logging
 
 import torch
 
-from headstart.data import Found, ImageSet, Loader, TrainingSet, divided, find, make_loader
+from headstart.data import Found, ImageSet, Loader, TrainingSet, divided, make_loader
+from headstart.data.check import check_classes, check_images, check_part, find_both
 from headstart.data.loading import default_workers
 from headstart.recipes.recipe import Recipe
 
@@ -14,10 +15,19 @@ log = logging.getLogger(__name__)
 
 
 def load_parts(recipe: Recipe, data: Found | None = None) -> tuple[TrainingSet, ImageSet]:
-    """The training part and the validation part of the recipe's data, or of ``data``; see ``divided``."""
+    """The training part and the validation part of the recipe's data, or of ``data``; see ``divided``.
+
+    Both splits are looked at, so that evaluation does not find after the training what is wrong with them.
+
+    Raises:
+        UserError: see ``headstart.data.check``, ``find`` and ``divided``.
+    """
+    test = None
     if data is None:
-        data = find(recipe.data, "train", recipe.image_column, recipe.label_column)
-    return divided(
+        data, test = find_both(recipe.data, recipe.image_column, recipe.label_column)
+    check_classes(data, test)
+    shape = None if test is None else check_images(test, recipe.image_size)
+    train_part, val_part = divided(
         data,
         recipe.val_size,
         samples=recipe.samples,
@@ -25,6 +35,8 @@ def load_parts(recipe: Recipe, data: Found | None = None) -> tuple[TrainingSet, 
         on_bad_image=recipe.on_bad_image,
         which=recipe.validation,
     )
+    check_part(train_part, shape)
+    return train_part, val_part
 
 
 def batches(data: TrainingSet, recipe: Recipe, device: torch.device, rank: int, world_size: int) -> Loader:

@@ -30,6 +30,7 @@ class TrainingProgress:
             TextColumn("{task.fields[note]}"),
             console=self.console,
             disable=not self.live,
+            refresh_per_second=1 / REFRESH_SECONDS,
         )
         self.task = self.bar.add_task("train", total=updates, completed=done, epoch=0, rate=0.0, note="")
         self.refreshed = time.monotonic()
