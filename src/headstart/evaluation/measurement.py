@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from headstart.core.threat import ThreatModel
 from headstart.errors import DataError, WeightsError
 from headstart.evaluation.attacker import Attacker
 from headstart.evaluation.outcome import Evidence, Outcome, Round
+from headstart.evaluation.pilot import search_precision
 from headstart.evaluation.precision import float32
 from headstart.evaluation.probe import Probe, probe
 from headstart.evaluation.progress import AttackProgress
@@ -134,6 +135,7 @@ class Measurement:
     Attributes:
         task: what the attacks are up against.
         folded: they search on a copy with batch-norm folded into the convolutions.
+        precision: they search in it; what was asked for, or what the first images showed.
         names: the attacks that count, in the order they are run.
         not_run: attacks of the suite that do not apply, with the reason.
         warnings: what the forward pass shows of the model before any attack.
@@ -160,27 +162,32 @@ class Measurement:
         x, y = images.batch(torch.arange(min(len(images), plan.batch_size, CHECKED)))
         probed = probe(model, x, y)
         self.warnings = warnings_of_forward(probed)
-        self.task, self.folded = self._task(x, y, probed, source)
+        self.task, self.folded, self.precision = self._task(x, y, probed, source)
         suite = SUITES[plan.suite].attacks
         self.not_run = {name: why for name in suite if (why := ATTACKS[name].skipped(self.task))}
         self.names = [name for name in suite if name not in self.not_run]
         # FGSM costs two passes, and comparing it with the suite's attacks shows much; it counts only where listed.
         checks = [] if "fgsm" in self.names else ["fgsm"]
-        tf32 = plan.search_precision == "tf32"
+        tf32 = self.precision == "tf32"
         self.attackers = {name: Attacker(name, model, self.task, tf32) for name in checks + self.names}
         self.partial = Partial(partial, fingerprint([model, source], [images.x, images.y], asdict(plan)))
         self.partial.restore(self.outcome)
         self.began -= sum(self.outcome.seconds.values())
 
-    def _task(self, x: Tensor, y: Tensor, probed: Probe, source: nn.Module | None) -> tuple[Task, bool]:
+    def _task(self, x: Tensor, y: Tensor, probed: Probe, source: nn.Module | None) -> tuple[Task, bool, str]:
         """What a batch (B, C, H, W) with labels (B,) shows of the model decides on which version attacks search."""
         plan, model = self.plan, self.model
         copy = folded(model, x[:FOLDED], y[:FOLDED], plan.threat) if probed.alone else None
         queried = copy if copy is not None else model
-        if plan.search_precision == "bf16":
-            queried = Bfloat16(queried)
+        judge = model if copy is not None or plan.search_precision != "fp32" else None
         classes, random, alone = self.outcome.evidence.classes, probed.random, probed.alone
-        return Task(queried, plan.threat, classes, x.device, plan.seed, random, alone, source), copy is not None
+        task = Task(queried, plan.threat, classes, x.device, plan.seed, random, alone, source, judge)
+        precision = plan.search_precision
+        if precision == "auto":
+            precision = search_precision(plan.suite, task, x, y)
+        if precision == "bf16":
+            task = replace(task, model=Bfloat16(queried))
+        return task, copy is not None, precision
 
     def attack_all(self, progress: bool) -> None:
         """Run the attacks that the outcome does not know yet, in order.
