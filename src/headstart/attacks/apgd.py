@@ -166,7 +166,8 @@ def _run(
     zero = torch.zeros_like(first)
     state = _State(
         x, y, c, start, start, grad, start, grad, first, zero, first, zero,
-        x.new_full((len(x), 1, 1, 1), 2 * threat.epsilon), torch.ones_like(result.broken), torch.arange(len(x), device=x.device),
+        x.new_full((len(x), 1, 1, 1), 2 * threat.epsilon), torch.ones_like(result.broken),
+        torch.arange(len(x), device=x.device),
     )  # fmt: skip
     result.take(state, logits)
     period, since = PERIOD, 0

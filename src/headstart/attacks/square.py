@@ -54,16 +54,11 @@ def square(
 ) -> Tensor:
     """Square attack in the maximum norm (Andriushchenko et al., 2020, arXiv:1912.00049), as AutoAttack sets it up.
 
-    The reference code's search with the same random numbers, from a CPU generator with ``seed``: one for each column
-    of each channel of each image, from which the stripes of the start follow; then for every query the row, the column
-    and a sign for each channel of one square, which all images of the batch share. Queries whose answer is known are
-    not asked: those that change nothing, and those that failed since the image was last changed.
+    The reference code's search with the same random numbers (docs/evaluation.md). Queries whose answer is known are not
+    asked: those that change nothing, and those that failed since the image was last changed.
 
     Args:
-        model: maps fp32 images (B, C, H, W) in [0, 1] to logits (B, K); in evaluation mode.
-        x: images, fp32 (B, C, H, W) in [0, 1].
-        y: labels, int64 (B,).
-        threat: the threat model; norm linf.
+        model, x, y, threat: as for ``pgd``; norm linf.
         queries: at most so many for an image.
         alone: the logits of an image depend on that image alone.
         judge: the model that must be fooled for an image to be left; ``model`` where None.
@@ -135,12 +130,15 @@ class _Search:
         asked = self._unknown(patch != before, signs, top * self.images.shape[3] + left)
         if asked is not None and len(asked) == 0:
             return
-        every = asked is None or len(asked) == len(self.rows)
-        changed = self.best.clone() if every else self.best[asked]
-        changed[here] = patch if every else patch[asked]
-        lead = self._lead(changed, self.y if every else self.y[asked])
-        if not every:
-            lead = torch.full_like(self.lead, math.inf).index_copy_(0, asked, lead)
+        if asked is None or len(asked) == len(self.rows):
+            changed = self.best.clone()
+            changed[here] = patch
+            lead = self._lead(changed, self.y)
+        else:
+            changed = self.best[asked]
+            changed[here] = patch[asked]
+            answers = self._lead(changed, self.y[asked])
+            lead = torch.full_like(self.lead, math.inf).index_copy_(0, asked, answers)
         nearer = lead < self.lead
         self.best[here] = torch.where(nearer.view(-1, 1, 1, 1), patch, before)
         self.lead = torch.where(nearer, lead, self.lead)

@@ -7,11 +7,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from headstart.attacks.autoattack import Slot
 from headstart.attacks.scores import cross_entropy
 from headstart.core import distributed
 from headstart.core.threat import ThreatModel
@@ -23,6 +25,7 @@ from headstart.evaluation.precision import float32
 from headstart.evaluation.probe import Probe, probe
 from headstart.evaluation.progress import AttackProgress
 from headstart.evaluation.resume import Partial, fingerprint
+from headstart.evaluation.running import Running
 from headstart.evaluation.search import Bfloat16, folded
 from headstart.evaluation.suites import ATTACKS, SUITES, Task
 from headstart.evaluation.verdict import verdict_of
@@ -160,6 +163,7 @@ class Measurement:
         self.model, self.images, self.plan = model, images, plan
         self.outcome = classify_clean(model, images, plan.batch_size, keep_examples)
         x, y = images.batch(torch.arange(min(len(images), plan.batch_size, CHECKED)))
+        self.slot = Slot()
         probed = probe(model, x, y)
         self.warnings = warnings_of_forward(probed)
         self.task, self.folded, self.precision = self._task(x, y, probed, source)
@@ -181,7 +185,7 @@ class Measurement:
         queried = copy if copy is not None else model
         judge = model if copy is not None or plan.search_precision != "fp32" else None
         classes, random, alone = self.outcome.evidence.classes, probed.random, probed.alone
-        task = Task(queried, plan.threat, classes, x.device, plan.seed, random, alone, source, judge)
+        task = Task(queried, plan.threat, classes, x.device, plan.seed, random, alone, source, judge, self.slot)
         precision = plan.search_precision
         if precision == "auto":
             precision = search_precision(plan.suite, task, x, y)
@@ -199,10 +203,12 @@ class Measurement:
         with AttackProgress(progress and distributed.rank() == 0) as display:
             for name, attacker in self.attackers.items():
                 if name not in self.outcome.seconds:
-                    self._attack(name, attacker, display)
+                    running = Running(self.partial.path, f"{self.partial.mark} {name}")
+                    self._attack(name, attacker, display, running)
                     self.partial.save(self.outcome)
+                    running.remove()
 
-    def _attack(self, name: str, attacker: Attacker, display: AttackProgress) -> None:
+    def _attack(self, name: str, attacker: Attacker, display: AttackProgress, running: Running) -> None:
         began = time.perf_counter()
         outcome, counts = self.outcome, name in self.names
         found = Round(self._pool(name), outcome.examples.shape if counts and outcome.examples is not None else None)
@@ -210,8 +216,12 @@ class Measurement:
         mine = range(distributed.rank(), len(batches), distributed.world_size())
         label, total = name if counts else f"{name} (check)", sum(len(batches[b]) for b in mine)
         display.start(label, total, outcome.bound())
+        running.restore(found)
         for b in mine:
-            found.add(batches[b], attacker(*self.images.batch(batches[b]), _seed(self.plan.seed, name, b)))
+            if b not in running.done:
+                self.slot.state, self.slot.keep = running.state_of(b), partial(running.keep, b, found)
+                found.add(batches[b], attacker(*self.images.batch(batches[b]), _seed(self.plan.seed, name, b)))
+                running.finish(b, found)
             display.advance(len(batches[b]), outcome.bound(found if counts else None))
         found.gather(self.images.device)
         outcome.add(name, found, counts, time.perf_counter() - began)

@@ -38,9 +38,9 @@ def search_precision(suite: str, task: Task, x: Tensor, y: Tensor) -> str:
 def bf16_is_fast(device: torch.device) -> bool:
     """Whether the device has instructions for products of bfloat16 numbers."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    known = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch before 2.10
-    return device.type == "cpu" and any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch before 2.10
+    return device.type == "cpu" and any(bool(known.get(name)) for name in ("avx512_bf16", "amx_bf16"))
 
 
 @torch.no_grad()

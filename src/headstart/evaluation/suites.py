@@ -103,7 +103,7 @@ class PGD(Attack):
         def attack(x: Tensor, y: Tensor, generator: Generator) -> Tensor:
             return pgd(
                 task.model, x, y, task.threat, steps=self.steps, restarts=self.restarts, score=self.score,
-                generator=generator,
+                generator=generator, cycles=task.alone,
             )  # fmt: skip
 
         return attack
