@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -156,7 +157,13 @@ def test_pgd_ends_cycles_early_with_the_very_same_examples(robust: nn.Module, st
     model, found = Counting(robust), []
     for cycles in (False, True):
         draw = torch.Generator().manual_seed(0)
-        options = {"steps": steps, "restarts": restarts, "alpha": EPSILON / 4, "generator": draw, "cycles": cycles}
+        options: dict[str, Any] = {
+            "steps": steps,
+            "restarts": restarts,
+            "alpha": EPSILON / 4,
+            "generator": draw,
+            "cycles": cycles,
+        }
         found.append((pgd(model, x, y, ThreatModel(EPSILON), **options), model.asked))
         model.asked = 0
     (long_way, passes), (short, fewer) = found

@@ -132,8 +132,8 @@ def _until_repeated(
             rows, left, delta, mark = (t[moving] for t in (rows, left, delta, mark))
             if len(rows) == 0:
                 break
-        now, was = (t[rows] for t in (x, y)), mark
-        delta = _step(model, *now, delta, threat, alpha, objective)
+        was = mark
+        delta = _step(model, x[rows], y[rows], delta, threat, alpha, objective)
         left, since = left - 1, since + 1
         repeated = (delta == was).flatten(1).all(1)
         left = torch.where(repeated, left % since, left)
