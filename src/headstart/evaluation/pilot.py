@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from headstart.attacks.scores import fooled
+from headstart.evaluation.attacker import Attacker
 from headstart.evaluation.search import Bfloat16
 from headstart.evaluation.suites import ATTACKS, SUITES, Task
-from headstart.evaluation.verdict import inside
 
 PILOT, WORK = 50, 4_000_000
 """Images that are attacked in both precisions, and operations for an image below which bfloat16 saves no time."""
@@ -55,24 +55,20 @@ def work(model: nn.Module, x: Tensor) -> int:
 def lost_in_bf16(task: Task, x: Tensor, y: Tensor) -> tuple[int, int]:
     """How many images APGD-CE breaks that it, and APGD-T after it, does not when it searches in bfloat16; of how many.
 
-    Both searches have the same random numbers, and both are judged by the model in float32.
+    Both searches have the same random numbers, and both are judged by the model in float32, as in an evaluation.
     """
-    judge = task.judge or task.model
-    right = ~fooled(judge, x, y)
+    model = task.judge or task.model
+    right = ~fooled(model, x, y)
     x, y = x[right], y[right]
-    fast = replace(task, model=Bfloat16(task.model), judge=judge)
-    lost = broken = _broken("apgd-ce", task, judge, x, y)
-    for name in ("apgd-ce", "apgd-t"):
+    fast = replace(task, model=Bfloat16(task.model), judge=model)
+    broken = _broken("apgd-ce", model, task, x, y)
+    lost = broken & ~_broken("apgd-ce", model, fast, x, y)
+    if bool(lost.any()):
         rows = lost.nonzero().squeeze(1)
-        if len(rows) == 0:
-            break
-        found = _broken(name, fast, judge, *((x, y) if name == "apgd-ce" else (x[rows], y[rows])))
-        lost = lost & ~found if name == "apgd-ce" else ~found
+        lost[rows] = ~_broken("apgd-t", model, fast, x[rows], y[rows])
     return int(lost.sum()), int(broken.sum())
 
 
-def _broken(name: str, task: Task, judge: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Whether the attack breaks each image, bool (B,)."""
-    attack = ATTACKS[name].prepare(task)
-    found = attack(x, y, torch.Generator(x.device).manual_seed(task.seed))
-    return fooled(judge, inside(task.threat, x, found), y)
+def _broken(name: str, model: nn.Module, task: Task, x: Tensor, y: Tensor) -> Tensor:
+    """Whether the attack breaks each image, bool (B,), as in an evaluation: near misses are attacked again."""
+    return ~Attacker(name, model, task, tf32=False)(x, y, task.seed).right
