@@ -4,8 +4,8 @@
 
 Trains the demo's network on digits and the small network on CIFAR-10, briefly, unless the folder ``--work`` holds them.
 The test images are attacked slice by slice, each slice by all contestants in turn, so that whatever else the machine
-does hits all alike. All use the same seed and batch size. Plain is the authors' evaluation of the model as it is
-loaded; the others are `evaluate_model` with each search precision.
+does hits all alike; the record is written after every slice. All use the same seed and batch size. Plain is the
+authors' evaluation of the model as it is loaded; the others are `evaluate_model` with each search precision.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,27 +35,30 @@ from headstart.runs.environment import environment
 from headstart.training.train import train
 
 MODELS = {"digits": ("digits/fgsm-sdi", {}), "cifar10": ("cifar10-small/fgsm-rs", {"epochs": 2})}
-SLICE = 250  # images, which is also the batch size
+BATCH, SLICE = 250, 500  # images attacked at once, and in turn
 SEED = 0
 
-Contestant = Callable[[nn.Module, Tensor, Tensor, float], tuple[Tensor, dict[str, float]]]
+Contestant = Callable[[nn.Module, Tensor, Tensor, float], tuple[Tensor, dict[str, Any]]]
 
 
-def plain(model: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> tuple[Tensor, dict[str, float]]:
+def plain(model: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> tuple[Tensor, dict[str, Any]]:
     """Robust or not, bool (N,), by ``pyautoattack`` alone."""
     device = next(model.parameters()).device
     attack = AutoAttack(model, norm="Linf", eps=epsilon, seed=SEED, version="standard", device=device)
-    _, predicted = attack.run_standard_evaluation(x, y, batch_size=SLICE)
+    _, predicted = attack.run_standard_evaluation(x, y, batch_size=BATCH)
     return predicted == y, {}
 
 
 def ours(precision: str) -> Contestant:
-    """Robust or not, bool (N,), and seconds by attack, by ``evaluate_model``."""
+    """Robust or not, bool (N,), with seconds by attack and the precision of the search, by ``evaluate_model``."""
 
-    def contestant(model: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> tuple[Tensor, dict[str, float]]:
-        settings = EvaluationSettings("standard", batch_size=SLICE, seed=SEED, search_precision=precision)
+    def contestant(model: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> tuple[Tensor, dict[str, Any]]:
+        settings = EvaluationSettings("standard", batch_size=BATCH, seed=SEED, search_precision=precision)
         result = evaluate_model(model, x, y, ThreatModel(epsilon), settings, progress=False)
-        return torch.tensor([by is None for by in result.broken_by]), result.attack_seconds
+        return torch.tensor([by is None for by in result.broken_by]), {
+            "attack_seconds": result.attack_seconds,
+            "precision": result.precision,
+        }
 
     return contestant
 
@@ -67,18 +70,19 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--n", type=int, default=1000, help="test images, the first ones")
     parser.add_argument("--epochs", type=int, default=None, help="of training; default a demo's 40, and 2")
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], help="of the search")
+    parser.add_argument("--precisions", nargs="+", default=["auto"], help="of the search")
     parser.add_argument("--out", type=Path, required=True, help="JSON record")
     arguments = parser.parse_args()
     contestants: dict[str, Contestant] = {"plain": plain} | {p: ours(p) for p in arguments.precisions}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    record: dict[str, Any] = {"batch_size": SLICE, "seed": SEED, "models": {}, "environment": environment(device)}
+    record: dict[str, Any] = {"batch_size": BATCH, "seed": SEED, "models": {}, "environment": environment(device)}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     for name in arguments.models:
         data = arguments.data if name == "cifar10" else name
         run = trained(name, data, arguments.work / name, arguments.epochs)
-        record["models"][name] = compete(run, data, arguments.n, contestants, device)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+        for measured in compete(run, data, arguments.n, contestants, device):
+            record["models"][name] = measured
+            arguments.out.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(record["models"], indent=1))
 
 
@@ -91,33 +95,47 @@ def trained(name: str, data: str, run: Path, epochs: int | None) -> Path:
     return run
 
 
-def compete(run: Path, data: str, n: int, contestants: dict[str, Contestant], device: torch.device) -> dict[str, Any]:
-    """Seconds, robust accuracy and agreement with plain of each contestant on the first ``n`` test images."""
+def compete(
+    run: Path, data: str, n: int, contestants: dict[str, Contestant], device: torch.device
+) -> Iterator[dict[str, Any]]:
+    """Seconds, robust accuracy and agreement with plain on more and more of the first ``n`` test images."""
     classifier = load_classifier(run)
     epsilon = float(classifier.origin["epsilon"])
     images, labels = load(data, "test").tensors()
     x, y = (images[:n].float() / 255).contiguous().to(device), labels[:n].to(device)
     robust: dict[str, list[Tensor]] = {name: [] for name in contestants}
-    rows: dict[str, dict[str, Any]] = {
-        name: {"seconds": 0.0, "cpu_seconds": 0.0, "attack_seconds": {}} for name in contestants
-    }
+    rows: dict[str, dict[str, Any]] = {name: {"seconds": 0.0, "cpu_seconds": 0.0} for name in contestants}
     for begin in range(0, len(x), SLICE):
         for name, contestant in contestants.items():
             model = load_classifier(run).network.to(device).eval()
             wall, cpu = time.perf_counter(), time.process_time()
-            standing, by_attack = contestant(model, x[begin : begin + SLICE], y[begin : begin + SLICE], epsilon)
+            standing, told = contestant(model, x[begin : begin + SLICE], y[begin : begin + SLICE], epsilon)
             row = rows[name]
             row["seconds"] += time.perf_counter() - wall
             row["cpu_seconds"] += time.process_time() - cpu
-            row["attack_seconds"] = {k: row["attack_seconds"].get(k, 0.0) + v for k, v in by_attack.items()}
+            if told:
+                before = row.get("attack_seconds", {})
+                row["attack_seconds"] = {k: before.get(k, 0.0) + v for k, v in told["attack_seconds"].items()}
+                row["precisions"] = [*row.get("precisions", []), told["precision"]]
             robust[name].append(standing.cpu())
+            print(data, begin, name, f"{row['cpu_seconds']:.1f} processor seconds", flush=True)
+        yield {"n": min(begin + SLICE, len(x)), "epsilon": epsilon, "contestants": _beside_plain(rows, robust)}
+
+
+def _beside_plain(rows: dict[str, dict[str, Any]], robust: dict[str, list[Tensor]]) -> dict[str, dict[str, Any]]:
     verdicts = {name: torch.cat(parts) for name, parts in robust.items()}
-    for name, row in rows.items():
-        row["robust"] = verdicts[name].float().mean().item()
-        row["verdicts_unlike_plain"] = int((verdicts[name] != verdicts["plain"]).sum())
-        row["seconds_to_plain"] = row["seconds"] / rows["plain"]["seconds"]
-        row["cpu_seconds_to_plain"] = row["cpu_seconds"] / rows["plain"]["cpu_seconds"]
-    return {"n": len(x), "epsilon": epsilon, "contestants": rows}
+    plain = rows["plain"]
+    return {
+        name: {
+            **row,
+            "robust": verdicts[name].float().mean().item(),
+            "rows_unlike_plain": (verdicts[name] != verdicts["plain"]).nonzero().squeeze(1).tolist(),
+            "robust_only_here": int((verdicts[name] & ~verdicts["plain"]).sum()),
+            "seconds_to_plain": row["seconds"] / plain["seconds"],
+            "cpu_seconds_to_plain": row["cpu_seconds"] / plain["cpu_seconds"],
+        }
+        for name, row in rows.items()
+    }
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from headstart.attacks.square import _Search
+from headstart.commands.main import main
 from headstart.data import load
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -68,3 +70,44 @@ def test_killed_and_continued_by_two_processes(tmp_path: Path) -> None:
     assert 0.1 < numbers(war)["robust"] < numbers(war)["clean"] - 0.1
     assert json.loads(war.read_text())["processes"] == 2
     assert not partial.exists()
+
+
+KILLED = """
+import os, signal, sys
+from headstart.commands.main import main
+from headstart.evaluation.running import Running
+keep = Running.keep
+
+def killed(self, batch, found, state):
+    keep(self, batch, found, state)
+    if batch == 1 and state.query == 500:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Running.keep = killed
+main(sys.argv[1:])
+"""
+
+
+def test_a_square_that_was_killed_continues_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = ["--data", "digits", "--epsilon", "0.02", "--n", "12", "--batch_size", "6", "--device", "cpu"]
+    asked = ["evaluate", f"{__name__}:nearest_mean", *flags, "--out"]
+    assert main([*asked, str(tmp_path / "peace.json")]) == 0
+    war = tmp_path / "war.json"
+    killed = subprocess.run([sys.executable, "-c", KILLED, *asked, str(war)], env=ENVIRONMENT, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "war.partial.0.safetensors").exists()
+    queries, ask = list[int](), _Search.ask
+
+    def noted(self: _Search, query: int) -> None:
+        queries.append(query)
+        ask(self, query)
+
+    monkeypatch.setattr(_Search, "ask", noted)
+    assert main([*asked, str(war)]) == 0
+    assert queries == list(range(500, 5000)), "the first batch is finished, and the second is at its 500th query"
+    peace, found = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("peace", "war"))
+    assert {name: value for name, value in found.items() if name not in COST} == {
+        name: value for name, value in peace.items() if name not in COST
+    }
+    assert 0.5 < found["robust"] < 1
+    assert not list(tmp_path.glob("war.partial*"))

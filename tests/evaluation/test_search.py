@@ -1,18 +1,21 @@
-"""The network as attacks query it is the same function: folded batch-norm, remembered answers, bfloat16."""
+"""The network as attacks query it is the same function: folded batch-norm, bfloat16."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
-from headstart.attacks.remembering import Remembering
 from headstart.core.threat import ThreatModel
 from headstart.errors import UserError
+from headstart.evaluation import pilot
+from headstart.evaluation.attacker import near_miss
 from headstart.evaluation.search import Bfloat16, folded
+from headstart.evaluation.suites import Task
+from headstart.evaluation.verdict import verdict_of
 from headstart.models import build_model
 from tests.attacks.attack_models import Wrapped, linear_task
 from tests.evaluation.measuring import measure
@@ -106,56 +109,6 @@ def test_evaluations_search_on_the_folded_copy_and_judge_by_the_model(residual: 
     assert result.clean == plain.clean == 1.0
 
 
-def counted(model: nn.Module) -> list[int]:
-    """Sizes of the batches that the model is given from now on."""
-    sizes: list[int] = []
-    model.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
-    return sizes
-
-
-def test_no_image_is_classified_twice(network: nn.Module, images: Tensor) -> None:
-    sizes = counted(network)
-    remembering = Remembering(network)
-    expected = network(images).detach()
-    sizes.clear()
-    torch.testing.assert_close(remembering(images), expected)
-    assert torch.equal(remembering(images[5:9].flip(0)), remembering(images)[5:9].flip(0))
-    changed = images[:3].clone()
-    changed[1, 2, 7, 7] = torch.nextafter(changed[1, 2, 7, 7], torch.tensor(2.0))
-    remembering(changed)
-    twice = remembering(torch.cat([changed, changed]))
-    assert torch.equal(twice[:3], twice[3:])
-    assert sizes == [40, 1], "only the image of which one bit is another"
-    assert remembering(images[:0]).shape == (0, 10)
-
-
-def test_answers_are_copies_and_old_ones_are_forgotten(network: nn.Module, images: Tensor) -> None:
-    remembering = Remembering(network, capacity=50)
-    remembering(images).fill_(0)  # Square writes into the logits it is given
-    torch.testing.assert_close(remembering(images), network(images))
-    sizes = counted(network)
-    remembering(images / 2)
-    torch.testing.assert_close(remembering(images), network(images))
-    assert sizes[:2] == [40, 40]
-
-
-def test_square_asks_fewer_questions_and_finds_the_same(images: Tensor) -> None:
-    torch.manual_seed(0)
-    grey = images[:20, :1].contiguous()
-    network = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 10)).eval()
-    network.requires_grad_(False)[-1].weight.mul_(4)
-    y, sizes, found = labels_of(network, grey), counted(network), []
-    for model in (network, Remembering(network)):
-        square = SquareAttack(model, eps=0.1, n_queries=1500, seed=0, resc_schedule=True)
-        found.append((square.perturb(grey, y), sum(sizes)))
-        sizes.clear()
-    (plain, all_rows), (remembered, rows) = found
-    right = labels_of(network, plain) == y
-    assert 0 < right.sum() < 20
-    assert torch.equal(labels_of(network, remembered) == y, right)
-    assert rows < 0.4 * all_rows
-
-
 def test_bfloat16_is_for_the_network_alone(network: nn.Module, images: Tensor) -> None:
     kinds = []
     network[0].register_forward_hook(lambda module, inputs, output: kinds.append(output.dtype))
@@ -173,3 +126,42 @@ def test_bfloat16_is_for_the_network_alone(network: nn.Module, images: Tensor) -
 def test_search_precisions_that_do_not_exist_here_are_refused(precision: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         measure(*linear_task(4), ThreatModel(0.1), "fgsm", search_precision=precision)
+
+
+class Blind(Wrapped):
+    """Without a gradient in bfloat16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x.detach() if torch.is_autocast_enabled("cpu") else x)
+        return logits
+
+
+def test_bfloat16_is_taken_where_it_is_fast_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x, y = linear_task(30)
+    monkeypatch.setattr(pilot, "bf16_is_fast", lambda device: True)
+    monkeypatch.setattr(pilot, "WORK", 0)
+    task = Task(model, ThreatModel(0.02), 10, x.device)
+    assert pilot.search_precision("standard", task, x, y) == "bf16"
+    assert pilot.search_precision("pgd", task, x, y) == "fp32", "too short to be worth a pilot"
+    assert pilot.search_precision("standard", replace(task, alone=False), x, y) == "fp32"
+    blind = replace(task, model=Blind(model))
+    lost, broken = pilot.lost_in_bf16(blind, x, y)
+    assert 0 < lost <= broken <= 30
+    assert pilot.search_precision("standard", blind, x, y) == "fp32"
+    monkeypatch.setattr(pilot, "WORK", 10**12)
+    assert pilot.search_precision("standard", task, x, y) == "fp32", "a network too small for it"
+
+
+def test_what_a_record_says_of_the_precision(residual: nn.Module, images: Tensor) -> None:
+    y, threat = labels_of(residual, images), ThreatModel(4 / 255)
+    said = {p: measure(residual, images, y, threat, "fgsm", search_precision=p).precision for p in ("auto", "bf16")}
+    assert said == {"auto": "float32", "bf16": "bf16 search, float32 verdicts"}
+
+
+def test_near_misses_are_searched_again() -> None:
+    y = torch.zeros(4, dtype=torch.int64)
+    logits = torch.tensor([[1.0, 0.0], [0.02, 0.0], [0.01, 0.0], [0.0, 1.0]])
+    rounded = torch.tensor([[1.03, 0.0], [0.03, 0.0], [0.0, 0.01], [0.0, 1.0]])
+    believed, verdict = (verdict_of(z, torch.empty(4, 1, 1, 1), y) for z in (rounded, logits))
+    assert near_miss(believed, verdict).tolist() == [False, True, True, False]
+    assert not near_miss(verdict, verdict).any()

@@ -143,10 +143,12 @@ def auto_pgd(
     """Auto-PGD on the cross-entropy in the maximum norm (Croce & Hein, 2020), from the directions ``start``.
 
     Returns:
-        Whether each image was misclassified at any iteration, and the last point at which it was; x where at none.
+        Whether each image was misclassified at any iteration, and the first point at which it was; where at none, the
+        point of the largest margin.
     """
     fooled = torch.zeros(len(x), dtype=torch.bool)
     x_adv = x.clone()
+    nearest = torch.full((len(x),), float("-inf"))
     for i in range(len(x)):
 
         def at(point: Tensor, i: int = i) -> tuple[float, Tensor]:
@@ -154,8 +156,12 @@ def auto_pgd(
             logits = net(point[None])
             loss = F.cross_entropy(logits, y[i : i + 1])
             (grad,) = torch.autograd.grad(loss, point)
+            others = torch.cat([logits[0, : y[i]], logits[0, y[i] + 1 :]])
+            gap = (others.max() - logits[0, y[i]]).item()
+            if not fooled[i] and gap > nearest[i]:
+                nearest[i], x_adv[i] = gap, point.detach()
             if logits.argmax() != y[i]:
-                fooled[i], x_adv[i] = True, point.detach()
+                fooled[i] = True
             return loss.item(), grad
 
         point = (x[i] + epsilon * start[i] / start[i].abs().max()).clamp(0, 1)

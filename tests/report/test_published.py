@@ -210,7 +210,7 @@ def test_one_other_setting_is_the_one_difference(trained: RunOf, changes: dict[s
         ({"n": 1000}, "1,000 test images, not 10,000"),
         ({"suite": "quick"}, "suite quick, not AutoAttack"),
         ({"request": {"data": "parquet:/jpeg/cifar10"}}, "images of parquet:/jpeg/cifar10"),
-        ({"request": {"data": None, "search_precision": "bf16"}}, "attacks search in bf16"),
+        ({"precision": "bf16 search, float32 verdicts"}, "attacks search in bf16"),
     ],
 )
 def test_another_evaluation_is_a_difference(trained: RunOf, evaluated: dict[str, Any], difference: str) -> None:

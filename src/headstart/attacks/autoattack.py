@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from headstart.attacks.remembering import Remembering
+from headstart.attacks.apgd import apgd_ce, apgd_t
+from headstart.attacks.fab import fab_t
+from headstart.attacks.square import State, square
 from headstart.core.threat import ThreatModel
 from headstart.errors import SettingError, extra, unknown
 
@@ -24,8 +27,6 @@ VERSIONS: dict[str, tuple[str, ...]] = {
 """The attacks of each of AutoAttack's versions, in its order."""
 
 _NORMS = {"linf": "Linf", "l2": "L2"}
-_SMALL = 1024
-"""Values of an image up to which Square's queries are worth remembering."""
 
 # APGD logs a warning for every batch in which a single sample has a zero gradient; the suite counts them once.
 _QUIET = logging.getLogger("headstart.autoattack")
@@ -88,6 +89,19 @@ def _frozen(model: nn.Module) -> Iterator[None]:
             p.requires_grad_()
 
 
+@dataclass
+class Slot:
+    """Where a long attack keeps its state while it runs, so that it can go on after it was cut off.
+
+    Attributes:
+        state: to begin with; None begins anew.
+        keep: is given the state now and then.
+    """
+
+    state: State | None = None
+    keep: Callable[[State], None] | None = None
+
+
 def attack_of(
     name: str,
     model: nn.Module,
@@ -97,35 +111,55 @@ def attack_of(
     seed: int = 0,
     device: torch.device | str = "cpu",
     version: str = "standard",
-    remember: bool = False,
+    alone: bool = False,
+    judge: nn.Module | None = None,
+    slot: Slot | None = None,
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """One attack of AutoAttack as it is set up there, from images (B, C, H, W) and labels (B,) to examples.
 
     Run on batches of what the previous attacks left correct, in order and with the same seed, the attacks give
-    what ``run_standard_evaluation`` gives. The global random generators are seeded anew for each batch. The one
-    adjustment is the number of targets below ten classes, where the authors' code warns and then stops.
+    the verdicts of ``run_standard_evaluation``: the standard version's are ours, which make the reference code's steps
+    from the same random numbers and leave an image once it is broken; Square in the Euclidean norm and version rand are
+    the reference code itself. The one adjustment is the number of targets below ten classes, where the reference code
+    warns and then stops.
 
     Args:
         name: one of ``VERSIONS[version]``.
-        model: in evaluation mode, and frozen, since FAB gives gradients to parameters that ask for them.
+        model: in evaluation mode, and frozen.
         device: where the batches are.
-        remember: the logits of an image depend on nothing else, so Square need not classify any twice.
+        alone: the logits of an image depend on nothing else, so Square need not ask twice.
+        judge: the model that must be fooled; ``model`` where None.
+        slot: for Square in the maximum norm.
 
     Raises:
         SettingError: see ``autoattack``; unknown attack.
     """
     _check(name, version, classes)
+    _check_norm(threat)
+    if version == "rand" or (name == "square" and threat.norm != "linf"):
+        return _reference(name, model, threat, seed, device, version)
+    aims, slot = targets(classes), slot or Slot()
+    attacks: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "apgd-ce": lambda x, y: apgd_ce(model, x, y, threat, seed=seed, judge=judge),
+        "apgd-t": lambda x, y: apgd_t(model, x, y, threat, targets=aims, seed=seed, judge=judge),
+        "fab-t": lambda x, y: fab_t(model, x, y, threat, targets=aims, judge=judge),
+        "square": lambda x, y: square(
+            model, x, y, threat, seed=seed, alone=alone, judge=judge, state=slot.state, keep=slot.keep
+        ),
+    }
+    return attacks[name]
+
+
+def _reference(
+    name: str, model: nn.Module, threat: ThreatModel, seed: int, device: torch.device | str, version: str
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The reference code's attack; the global random generators are seeded anew for each batch."""
     whole = _set_up(model, threat, seed, device, version)
-    whole.apgd.loss = name.removeprefix("apgd-") if version == "rand" else "ce"
-    whole.fab.targeted = True
-    whole.apgd_targeted.n_target_classes = whole.fab.n_target_classes = targets(classes)
-    chosen = {"apgd-t": whole.apgd_targeted, "fab-t": whole.fab, "square": whole.square}.get(name, whole.apgd)
-    logits = whole.model
+    whole.apgd.loss = name.removeprefix("apgd-")
+    chosen = whole.square if name == "square" else whole.apgd
 
     @torch.no_grad()
     def attack(x: Tensor, y: Tensor) -> Tensor:
-        if remember and x[:1].numel() <= _SMALL:
-            whole.square.predict = Remembering(logits)
         x_adv: Tensor = chosen.perturb(x.contiguous(), y)  # AutoAttack takes views that other layouts do not have
         return x_adv
 
@@ -145,6 +179,11 @@ def _check(name: str, version: str, classes: int) -> None:
         raise SettingError(
             f"AutoAttack's {kind} compares {numeral} logits and the model has {classes} classes; use suite 'pgd'"
         )
+
+
+def _check_norm(threat: ThreatModel) -> None:
+    if threat.norm not in _NORMS:
+        raise SettingError(f"AutoAttack is not set up for norm {threat.norm!r} (allowed: {', '.join(_NORMS)})")
 
 
 def highest_loss(
@@ -168,8 +207,7 @@ def highest_loss(
 def _set_up(model: nn.Module, threat: ThreatModel, seed: int, device: torch.device | str, version: str) -> AutoAttack:
     with extra("evaluate"):
         from pyautoattack import AutoAttack
-    if threat.norm not in _NORMS:
-        raise SettingError(f"AutoAttack is not set up for norm {threat.norm!r} (allowed: {', '.join(_NORMS)})")
+    _check_norm(threat)
 
     def logits(x: Tensor) -> Tensor:
         out: Tensor = model(x)

@@ -48,3 +48,10 @@ def input_gradient(model: nn.Module, x: Tensor, y: Tensor, score: Score) -> tupl
             return torch.zeros_like(x), logits
         (grad,) = torch.autograd.grad(score(logits.float(), y).sum(), x, materialize_grads=True)
     return grad.detach(), logits.detach()
+
+
+@torch.no_grad()
+def fooled(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Whether each image gets another class than its label, bool (B,)."""
+    wrong: Tensor = model(x).argmax(1) != y
+    return wrong

@@ -25,8 +25,8 @@ GROUPS = {
     "network": ("model", "model_args", "weights", "freeze", "freeze_batch_norm", "average", "average_warmup"),
     "method": ("method", "method_args", "norm", "epsilon", "epsilon_ramp", "ascent_batch_norm", "ascent_dropout"),
     "schedule": (
-        "epochs", "max_steps", "batch_size", "drop_last", "optimizer", "lr", "layer_decay", "momentum", "weight_decay", "schedule",
-        "schedule_by", "cycle_momentum", "peak", "milestones", "clip_gradient", "seed",
+        "epochs", "max_steps", "batch_size", "drop_last", "optimizer", "lr", "layer_decay", "momentum", "weight_decay",
+        "schedule", "schedule_by", "cycle_momentum", "peak", "milestones", "clip_gradient", "seed",
     ),
     "hardware": (
         "device", "devices", "num_nodes", "precision", "compile", "cuda_graphs", "accumulate", "checkpoint_activations",

@@ -12,6 +12,19 @@ from headstart.evaluation.suites import ATTACKS, BatchAttack, Task
 from headstart.evaluation.verdict import Verdict, inside, judge
 
 
+def near_miss(believed: Verdict, verdict: Verdict) -> Tensor:
+    """Which images the search may have failed to break by rounding alone, bool (B,).
+
+    They are nearer to another class than the largest rounding in this batch, or across the border where it searched.
+
+    Args:
+        believed: of the version that was searched on.
+        verdict: of the model itself, on the same examples.
+    """
+    rounding = (believed.margin - verdict.margin).abs().nan_to_num(0, 0, 0)
+    return verdict.right & ((verdict.margin > -rounding.max()) | ~believed.right)
+
+
 class Attacker:
     """One attack of a suite, on batches.
 
@@ -32,13 +45,12 @@ class Attacker:
         """Attack images (B, C, H, W) with labels (B,); ``seed`` is that of the batch."""
         with float32(x.device, tf32=self.tf32):
             x_adv = self._search(self.search, x, y, seed)
-            believed = None if self.exact else judge(self.task.model, x_adv, y).right
+            believed = None if self.exact else judge(self.task.model, x_adv, y)
         verdict = judge(self.model, x_adv, y)
         if believed is not None:
-            # Where only the version searched on is fooled, the attack has stopped too early.
-            denied = (verdict.right & ~believed).nonzero().squeeze(1)
+            denied = near_miss(believed, verdict).nonzero().squeeze(1)
             if len(denied):
-                strict = ATTACKS[self.name].prepare(replace(self.task, model=self.model))
+                strict = ATTACKS[self.name].prepare(replace(self.task, model=self.model, judge=None, slot=None))
                 again = self._search(strict, x[denied], y[denied], seed)
                 verdict.replace(denied, judge(self.model, again, y[denied]))
         return verdict

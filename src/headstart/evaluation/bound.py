@@ -164,7 +164,7 @@ def _bound_of(hunt: Hunt, rows: list[int], population: int, total: int | None, b
     done = hunt.measured
     plan, n, evidence = done.plan, len(rows), done.outcome.evidence
     standing, unanswered = int(hunt.standing.sum()), int(done.outcome.margin.isinf().sum())
-    reduced = plan.search_precision
+    reduced = done.precision
     return Bound(
         kind=KIND,
         budget=budget,

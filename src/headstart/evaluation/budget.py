@@ -97,7 +97,7 @@ class Hunt:
         done, rows = self.measured, self.standing.nonzero().squeeze(1)
         for name in EXPECTED:
             try:
-                attacker = Attacker(name, done.model, done.task, done.plan.search_precision == "tf32")
+                attacker = Attacker(name, done.model, done.task, done.precision == "tf32")
             except SettingError:  # too few classes
                 continue
             yield Weapon(name, attacker, cost_of(name, done.task.classes, self.pace), rows)

@@ -7,12 +7,14 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from headstart.attacks.autoattack import Slot
 from headstart.attacks.scores import cross_entropy
 from headstart.core import distributed
 from headstart.core.threat import ThreatModel
@@ -22,10 +24,12 @@ from headstart.evaluation.course import course_of
 from headstart.evaluation.estimate import duration_of, pace_of
 from headstart.evaluation.gradients import Gradients, examine
 from headstart.evaluation.outcome import Evidence, Outcome, Round
+from headstart.evaluation.pilot import search_precision
 from headstart.evaluation.precision import float32
 from headstart.evaluation.probe import Probe, probe
 from headstart.evaluation.progress import AttackProgress
 from headstart.evaluation.resume import Partial, fingerprint
+from headstart.evaluation.running import Running
 from headstart.evaluation.search import Bfloat16, folded
 from headstart.evaluation.suites import ATTACKS, SUITES, Task
 from headstart.evaluation.verdict import verdict_of
@@ -140,6 +144,7 @@ class Measurement:
     Attributes:
         task: what the attacks are up against.
         folded: they search on a copy with batch-norm folded into the convolutions.
+        precision: they search in it; what was asked for, or what the first images showed.
         names: the attacks that count, in the order they are run.
         not_run: attacks of the suite that do not apply, with the reason.
         gradients: what finite differences show of the gradient; None where they would mean nothing.
@@ -165,34 +170,40 @@ class Measurement:
         self.model, self.images, self.plan = model, images, plan
         self.outcome = classify_clean(model, images, plan.batch_size, keep_examples)
         x, y = images.batch(torch.arange(min(len(images), plan.batch_size, CHECKED)))
+        self.slot = Slot()
         probed = probe(model, x, y)
-        self.task, self.folded = self._task(x, y, probed, source)
+        self.task, self.folded, self.precision = self._task(x, y, probed, source)
         self.gradients = self._gradients(x, y, probed)
-        self.warnings = [*warnings_of_forward(probed), *warnings_of_gradients(self.gradients, plan.search_precision)]
+        self.warnings = [*warnings_of_forward(probed), *warnings_of_gradients(self.gradients, self.precision)]
         suite = SUITES[plan.suite].attacks
         self.not_run = {name: why for name in suite if (why := ATTACKS[name].skipped(self.task))}
         self.names = [name for name in suite if name not in self.not_run]
         # FGSM costs two passes, and comparing it with the suite's attacks shows much; it counts only where listed.
         checks = [] if "fgsm" in self.names else ["fgsm"]
-        tf32 = plan.search_precision == "tf32"
+        tf32 = self.precision == "tf32"
         self.attackers = {name: Attacker(name, model, self.task, tf32) for name in checks + self.names}
         self.partial = Partial(partial, fingerprint([model, source], [images.x, images.y], asdict(plan)))
         self.partial.restore(self.outcome)
         self.began -= sum(self.outcome.seconds.values())
 
-    def _task(self, x: Tensor, y: Tensor, probed: Probe, source: nn.Module | None) -> tuple[Task, bool]:
+    def _task(self, x: Tensor, y: Tensor, probed: Probe, source: nn.Module | None) -> tuple[Task, bool, str]:
         """What a batch (B, C, H, W) with labels (B,) shows of the model decides on which version attacks search."""
         plan, model = self.plan, self.model
         copy = folded(model, x[:FOLDED], y[:FOLDED], plan.threat) if probed.alone else None
         queried = copy if copy is not None else model
-        if plan.search_precision == "bf16":
-            queried = Bfloat16(queried)
+        judge = model if copy is not None or plan.search_precision != "fp32" else None
         classes, random, alone = self.outcome.evidence.classes, probed.random, probed.alone
-        return Task(queried, plan.threat, classes, x.device, plan.seed, random, alone, source), copy is not None
+        task = Task(queried, plan.threat, classes, x.device, plan.seed, random, alone, source, judge, self.slot)
+        precision = plan.search_precision
+        if precision == "auto":
+            precision = search_precision(plan.suite, task, x, y)
+        if precision == "bf16":
+            task = replace(task, model=Bfloat16(queried))
+        return task, copy is not None, precision
 
     def _gradients(self, x: Tensor, y: Tensor, probed: Probe) -> Gradients | None:
         """What finite differences show; they mean nothing where images share an answer or chance has a say."""
-        plan, tf32 = self.plan, self.plan.search_precision == "tf32"
+        plan, tf32 = self.plan, self.precision == "tf32"
         if not probed.alone:
             return None
         return examine(self.model, self.task.model, x, y, plan.threat, tf32=tf32, seed=plan.seed)
@@ -209,8 +220,10 @@ class Measurement:
         with AttackProgress(progress and distributed.rank() == 0) as display:
             for name, attacker in self.attackers.items():
                 if name not in self.outcome.seconds:
-                    self._attack(name, attacker, display)
+                    running = Running(self.partial.path, f"{self.partial.mark} {name}")
+                    self._attack(name, attacker, display, running)
                     self.partial.save(self.outcome)
+                    running.remove()
 
     def _foretell(self) -> None:
         """Say how long the attacks will take that are not done yet."""
@@ -222,7 +235,7 @@ class Measurement:
             expected = duration_of(names, len(right), pace, self.task.classes, size, distributed.world_size())
             logger.info(f"{self.plan.suite} on {len(self.images):,} images: {expected}")
 
-    def _attack(self, name: str, attacker: Attacker, display: AttackProgress) -> None:
+    def _attack(self, name: str, attacker: Attacker, display: AttackProgress, running: Running) -> None:
         began = time.perf_counter()
         outcome, counts = self.outcome, name in self.names
         found = Round(self._pool(name), outcome.examples.shape if counts and outcome.examples is not None else None)
@@ -230,8 +243,12 @@ class Measurement:
         mine = range(distributed.rank(), len(batches), distributed.world_size())
         label, total = name if counts else f"{name} (check)", sum(len(batches[b]) for b in mine)
         display.start(label, total, outcome.bound(), course_of(name, attacker.task), self.plan.batch_size)
+        running.restore(found)
         for b in mine:
-            found.add(batches[b], attacker(*self.images.batch(batches[b]), _seed(self.plan.seed, name, b)))
+            if b not in running.done:
+                self.slot.state, self.slot.keep = running.state_of(b), partial(running.keep, b, found)
+                found.add(batches[b], attacker(*self.images.batch(batches[b]), _seed(self.plan.seed, name, b)))
+                running.finish(b, found)
             display.advance(len(batches[b]), outcome.bound(found if counts else None))
         found.gather(self.images.device)
         outcome.add(name, found, counts, time.perf_counter() - began)

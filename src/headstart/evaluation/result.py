@@ -86,7 +86,7 @@ class Evaluation:
 def evaluation_of(done: Measurement, total: int | None) -> Evaluation:
     """The record of a finished measurement, on images out of ``total``."""
     plan, outcome, evidence = done.plan, done.outcome, done.outcome.evidence
-    caveat, reduced = SUITES[plan.suite].caveat, plan.search_precision
+    caveat, reduced = SUITES[plan.suite].caveat, done.precision
     images = warnings_of_subset(len(done.images), total)
     unanswered = int(outcome.margin.isinf().sum())
     attacks = warnings_of_attacks(evidence, unanswered=unanswered, unsteady=unsteady(done.gradients))

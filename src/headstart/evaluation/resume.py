@@ -1,4 +1,4 @@
-"""An evaluation that was cut off goes on after its last finished attack."""
+"""An evaluation that was cut off keeps its finished attacks."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeAlias
 from headstart.errors import unknown
 from headstart.fields import at_least, check_fields, pixel_fraction
 
-SEARCH_PRECISIONS = ("fp32", "tf32", "bf16")
+SEARCH_PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 """What attacks may search in. Verdicts are in float32 always."""
 
 FROM_PYTHON = "python:"
@@ -38,7 +38,8 @@ class EvaluationSettings:
         device: auto, cpu, cuda, or one of several as in cuda:1.
         devices: processes that share the work, each on a device of its own or on a part of the cores.
         seed: of all random numbers.
-        search_precision: fp32, or tf32 or bf16 to let attacks search faster; verdicts stay fp32.
+        search_precision: of the attacks, fp32, tf32 or bf16; auto takes bf16 where it is fast and a pilot on the first
+            images loses nothing by it. Verdicts are fp32 always.
         transfer_from: second network for suite full, of the same classes.
 
     Raises:
@@ -59,7 +60,7 @@ class EvaluationSettings:
     device: str = "auto"
     devices: PositiveInt = 1
     seed: int = 0
-    search_precision: str = "fp32"
+    search_precision: str = "auto"
     transfer_from: str | None = None
 
     def __post_init__(self) -> None:

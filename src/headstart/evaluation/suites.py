@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from headstart.attacks.autoattack import attack_of, highest_loss, targets
+from headstart.attacks.autoattack import Slot, attack_of, highest_loss, targets
 from headstart.attacks.cr import cr_attack
 from headstart.attacks.fgsm import fgsm
 from headstart.attacks.pgd import pgd, usual_step
@@ -32,6 +32,8 @@ class Task:
         random: two forward passes of the same image differ.
         alone: the logits of an image do not depend on the other images of its batch, and are not random.
         source: a second model, of the same kind, whose adversarial examples are tried on the first.
+        judge: the model that is evaluated, where ``model`` is another version of it.
+        slot: for the state of a long attack.
     """
 
     model: nn.Module
@@ -42,6 +44,8 @@ class Task:
     random: bool = False
     alone: bool = True
     source: nn.Module | None = None
+    judge: nn.Module | None = None
+    slot: Slot | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ class PGD(Attack):
         def attack(x: Tensor, y: Tensor, generator: Generator) -> Tensor:
             return pgd(
                 task.model, x, y, task.threat, steps=self.steps, restarts=self.restarts, score=self.score,
-                generator=generator,
+                generator=generator, cycles=task.alone,
             )  # fmt: skip
 
         return attack
@@ -141,7 +145,7 @@ class AutoAttackPart(Attack):
         assert self.chain is not None
         attack = attack_of(
             self.name, task.model, task.threat, classes=task.classes, seed=task.seed, device=task.device,
-            version=self.chain, remember=task.alone,
+            version=self.chain, alone=task.alone, judge=task.judge, slot=task.slot,
         )  # fmt: skip
         return lambda x, y, generator: attack(x, y)
 

@@ -101,9 +101,9 @@ def _of_evaluation(run: Json, row: Published) -> Iterator[str]:
     images = row.images or TEST_IMAGES[row.dataset or ""]
     if evaluation["n"] != images:
         yield f"{evaluation['n']:,} test images, not {images:,}"
-    precision = (evaluation.get("request") or {}).get("search_precision", "fp32")
-    if precision != "fp32":
-        yield f"attacks search in {precision}"
+    precision = evaluation.get("precision", "float32")
+    if precision != "float32":
+        yield f"attacks search in {precision.split()[0]}"
 
 
 def _of_figures(row: Published) -> Iterator[str]:
