@@ -157,7 +157,7 @@ def ended(run: Path) -> dict[str, Any]:
         "updates": spent["updates"],
         "processor_seconds": spent["processor_seconds"],
         "validation": last["val"],
-        "evaluation": {**found[0], "source": run.name} if found else None,
+        "evaluation": {**found[0], "request": {**found[0]["request"], "source": run.name}} if found else None,
     }
 
 
