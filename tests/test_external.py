@@ -179,6 +179,6 @@ def test_operators_that_are_there_are_not_declared(monkeypatch: pytest.MonkeyPat
     def broken(package: str) -> None:
         raise RuntimeError("CUDA driver too old")
 
-    monkeypatch.setattr(external.importlib, "import_module", broken)
+    monkeypatch.setattr("importlib.import_module", broken)
     with pytest.raises(UserError, match=r"needs torchvision \(CUDA driver too old\)"):
         build_model("torchvision:squeezenet1_0", 3)
