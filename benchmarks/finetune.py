@@ -52,6 +52,12 @@ ADAMW = {"optimizer": "adamw", "lr": 2e-3, "weight_decay": 0.05, "schedule": "on
 SCRATCH = {"ResNet": SGD, "ViT": ADAMW}
 FINE_TUNING = {"ResNet": {"lr": 5e-3, "weight_decay": 5e-4}, "ViT": {"lr": 1e-3}}
 PRETRAINING_EPOCHS, EPOCHS = 10, 12
+WAYS = {
+    "pretraining": "pretraining",
+    "pretrained, fine-tuned": "fine-tuned",
+    "from scratch, as many updates": "scratch",
+    "from scratch, as much time in all": "scratch-longer",
+}
 
 
 def main() -> None:
@@ -61,19 +67,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON record")
     options = parser.parse_args()
     split(options.data, options.work)
-    record: dict[str, Any] = {
-        "data": {"side": SIDE, "classes": {"pretraining": 40, "fine-tuning": 10}, "test_images": 500},
-        "pretraining": [],
-        "rows": [],
-        "environment": environment("cpu"),
-    }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for network in NETWORKS:
         runs = trained(network, options.work)
-        record["pretraining"].append(pretraining(network, options.work))
-        for way, path in runs.items():
-            record["rows"].append(row(network, way, path, options.work))
-            options.out.write_text(json.dumps(record, indent=1) + "\n")
+        measured(runs["pretraining"], "fgsm")
+        for path in list(runs.values())[1:]:
+            options.out.write_text(json.dumps(recorded(options.work), indent=1) + "\n")
+            measured(path, "standard")
+    record = recorded(options.work)
+    options.out.write_text(json.dumps(record, indent=1) + "\n")
     print(markdown(record))
 
 
@@ -96,74 +98,85 @@ def split(data: Path, work: Path) -> None:
 
 
 def trained(network: str, work: Path) -> dict[str, Path]:
-    """The folders of the three robust runs of a network, trained now where they are not yet, by their way."""
-    begun = train(f"{network}-pretraining", "photos/standard", work, network, SCRATCH[network], PRETRAINING_EPOCHS)
-    fine = {**FINE_TUNING[network], "weights": str(begun)}
-    tuned = train(f"{network}-fine-tuned", "finetune/fgsm-rs", work, network, fine, EPOCHS)
-    longer = round(EPOCHS * (1 + processor_seconds(begun) / processor_seconds(tuned)))
-    fresh = {**SCRATCH[network], "average": 0.0}
-    return {
-        "pretrained, fine-tuned": tuned,
-        "from scratch, as many updates": train(f"{network}-scratch", "photos/fgsm-rs", work, network, fresh, EPOCHS),
-        "from scratch, as much time in all": train(
-            f"{network}-scratch-longer", "photos/fgsm-rs", work, network, fresh, longer
-        ),
-    }
+    """The folders of a network's four runs by their way, trained now where they are not yet."""
+    folders = runs_of(network, work)
+    begun, tuned, same, longer = folders.values()
+    train(begun, "photos/standard", network, SCRATCH[network], PRETRAINING_EPOCHS)
+    train(tuned, "finetune/fgsm-rs", network, {**FINE_TUNING[network], "weights": str(begun)}, EPOCHS)
+    train(same, "photos/fgsm-rs", network, SCRATCH[network], EPOCHS)
+    whole = round(EPOCHS * (1 + cost(begun)["processor_seconds"] / cost(tuned)["processor_seconds"]))
+    train(longer, "photos/fgsm-rs", network, SCRATCH[network], whole)
+    return folders
 
 
-def train(name: str, recipe: str, work: Path, network: str, fields: dict[str, Any], epochs: int) -> Path:
-    """A run's folder; trained to its end."""
-    out = work / "runs" / name
+def runs_of(network: str, work: Path) -> dict[str, Path]:
+    """Where a network's runs are, by their way."""
+    return {way: work / "runs" / f"{network}-{name}" for way, name in WAYS.items()}
+
+
+def train(out: Path, recipe: str, network: str, fields: dict[str, Any], epochs: int) -> None:
+    """Train a run to its end."""
     if not (out / "cost.json").exists():
-        data = f"folder:{work / ('pretraining' if recipe.endswith('standard') else 'fine-tuning')}"
+        data = f"folder:{out.parents[1] / ('pretraining' if recipe.endswith('standard') else 'fine-tuning')}"
         given = {**SHARED, **NETWORKS[network], "average": 0.0, **fields, "epochs": epochs, "data": data}
         headstart.train(recipe, out, resume=out.exists(), **given)
-    return out
 
 
-def processor_seconds(run: Path) -> float:
-    """Of the process that trained."""
-    return float(json.loads((run / "cost.json").read_text())["processor_seconds"])
+def cost(run: Path) -> dict[str, Any]:
+    """Of a run that has ended."""
+    found: dict[str, Any] = json.loads((run / "cost.json").read_text())
+    return found
 
 
-def pretraining(network: str, work: Path) -> dict[str, Any]:
-    """What the plain training reached on the 40 classes, and what it cost."""
-    run = work / "runs" / f"{network}-pretraining"
-    clean = headstart.evaluate(run, suite="fgsm", device="cpu").clean
-    return {"network": network, "clean": clean, "processor_seconds": processor_seconds(run)}
-
-
-def row(network: str, way: str, run: Path, work: Path) -> dict[str, Any]:
-    """Accuracies of a robust run on the ten classes' test images, and its cost."""
-    done = run / "autoattack.json"
+def measured(run: Path, suite: str) -> None:
+    """Attack all test images of a run, into a file of the suite's name."""
+    done = run / f"{suite}.json"
     if not done.exists():
-        partial = run / "autoattack.partial"
-        found = headstart.evaluate(run, suite="standard", device="cpu", partial=partial).to_json(per_image=False)
-        done.write_text(json.dumps(found))
-    evaluation = json.loads(done.read_text())
-    cost = json.loads((run / "cost.json").read_text())
-    before = processor_seconds(work / "runs" / f"{network}-pretraining") if way.startswith("pretrained") else 0.0
+        found = headstart.evaluate(run, suite=suite, device="cpu", partial=run / f"{suite}.partial")
+        done.write_text(json.dumps(found.to_json(per_image=False)))
+
+
+def recorded(work: Path) -> dict[str, Any]:
+    """The record of what is there by now: all runs that have ended, and the attacks that have."""
+    rows = [
+        {"network": network, "way": way, **ended(run)}
+        for network in NETWORKS
+        for way, run in runs_of(network, work).items()
+        if (run / "cost.json").exists()
+    ]
+    classes = {"pretraining": 40, "fine-tuning": 10}
+    return {"side": SIDE, "classes": classes, "rows": rows, "environment": environment("cpu")}
+
+
+def ended(run: Path) -> dict[str, Any]:
+    """Cost, accuracies on held-out images at the end, and the evaluation, null where it is still to come."""
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    found = [json.loads(path.read_text()) for path in (run / "standard.json", run / "fgsm.json") if path.exists()]
+    spent = cost(run)
     return {
-        "network": network,
-        "way": way,
-        "clean": evaluation["clean"],
-        "robust": evaluation["robust"],
-        "processor_seconds": cost["processor_seconds"],
-        "pretraining_processor_seconds": before,
-        "updates": cost["updates"],
-        "evaluation": evaluation,
+        "updates": spent["updates"],
+        "processor_seconds": spent["processor_seconds"],
+        "validation": last["val"],
+        "evaluation": {**found[0], "request": {**found[0]["request"], "source": run.name}} if found else None,
     }
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """The table of docs/finetune.md."""
+    """The table of docs/finetune.md: the robust runs."""
     lines = [
-        "| network | training | processor, s | and before, s | clean | AutoAttack |",
-        "|---|---|---|---|---|---|",
+        "| network | training | updates | processor, s | PGD-10, held out | clean | AutoAttack |",
+        "|---|---|---|---|---|---|---|",
     ]
     for r in record["rows"]:
-        seconds = f"{r['processor_seconds']:.0f} | {r['pretraining_processor_seconds']:.0f}"
-        lines.append(f"| {r['network']} | {r['way']} | {seconds} | {r['clean']:.1%} | {r['robust']:.1%} |")
+        if r["way"] == "pretraining":
+            before = f"{r['processor_seconds']:.0f} + "
+            continue
+        found = r["evaluation"]
+        seconds = f"{before if 'tuned' in r['way'] else ''}{r['processor_seconds']:.0f}"
+        attacked = f"{found['clean']:.1%} | {found['robust']:.1%}" if found else "not yet | not yet"
+        lines.append(
+            f"| {r['network']} | {r['way']} | {r['updates']} | {seconds} | {r['validation']['pgd']:.1%} | {attacked} |"
+        )
     return "\n".join(lines) + "\n"
 
 

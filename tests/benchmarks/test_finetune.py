@@ -48,12 +48,11 @@ def test_the_guide_has_the_table_of_the_record() -> None:
 def test_times_of_the_record_are_equal() -> None:
     """Within the rounding to whole epochs and the noise of a shared machine."""
     rows = json.loads((ROOT / "benchmarks/results/epyc2/finetune.json").read_text())["rows"]
-    networks = {row["network"] for row in rows}
-    assert networks
-    for network in networks:
-        tuned, same, longer = (row for row in rows if row["network"] == network)
+    for network in {row["network"] for row in rows}:
+        begun, tuned, same, longer = (row for row in rows if row["network"] == network)
         assert tuned["updates"] == same["updates"]
-        whole = tuned["processor_seconds"] + tuned["pretraining_processor_seconds"]
+        whole = begun["processor_seconds"] + tuned["processor_seconds"]
         assert longer["processor_seconds"] == pytest.approx(whole, rel=0.15)
-        assert {row["evaluation"]["suite"] for row in (tuned, same, longer)} == {"standard"}
-        assert {row["evaluation"]["n"] for row in (tuned, same, longer)} == {500}
+    attacked = [row["evaluation"] for row in rows if row["way"] != "pretraining" and row["evaluation"]]
+    assert attacked
+    assert {(found["suite"], found["n"]) for found in attacked} == {("standard", 500)}
