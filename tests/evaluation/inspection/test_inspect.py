@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -126,19 +125,15 @@ def test_records_of_earlier_versions_and_broken_ones(tmp_path: Path) -> None:
         history(tmp_path)
 
 
-def test_the_command_writes_page_figures_and_numbers(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    some = PANELS[:2]  # each costs a second; all of them are drawn by the tests of the page
-    monkeypatch.setattr(importlib.import_module("headstart.report.inspect_page"), "PANELS", some)
+def test_the_command_writes_page_figures_and_numbers(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     flags = ["--n", "2", "--sample", "4", "--device", "cpu", "--out", str(out)]
     assert main(["inspect", str(folder / "fgsm-sdi"), str(folder / "fgsm-ep"), *flags]) == 0
-    assert "<svg" in (out / "inspection.html").read_text()
+    assert len((out / "inspection.html").read_bytes()) < 1_000_000
     numbers = json.loads((out / "inspection.json").read_text())
     assert "pictures" not in numbers
     assert "pictures" not in numbers["runs"][0]
-    names = {panel.name for panel in some} | {"standing", "linearity"}
+    names = {panel.name for panel in PANELS} | {"standing", "linearity"}
     assert {file.name for file in (out / "figures").iterdir()} == {
         f"{n}.{kind}" for n in names for kind in ("svg", "pdf")
     }
