@@ -40,7 +40,7 @@ def bright(*means: float) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_every_image_has_a_ball_of_its_own(norm: str) -> None:
-    model, (x, y) = trained("pgd-at"), held_out(6)
+    model, (x, y) = trained("fgsm", 10, COLLAPSING), held_out(6)
     budget = torch.tensor([0.0, 0.01, 0.05, 0.1, 0.2, 0.3])
     threat = ThreatModel(0.1, norm)
     delta, reached = within(model, x, y, threat, budget, score="ce", generator=torch.Generator().manual_seed(0))
@@ -51,7 +51,7 @@ def test_every_image_has_a_ball_of_its_own(norm: str) -> None:
 
 
 def test_it_goes_on_where_the_published_form_stops() -> None:
-    model, (x, y), threat = trained("pgd-at"), held_out(64), ThreatModel(0.15)
+    model, (x, y), threat = trained("fgsm", 10, COLLAPSING), held_out(64), ThreatModel(0.15)
     _, reached = worst(model, x, y, threat, score="ce", generator=torch.Generator().manual_seed(0))
     stopped = pgd(model, x, y, threat, steps=20, generator=torch.Generator().manual_seed(0))
     assert reached.mean() > cross_entropy(model(stopped), y).mean()
@@ -79,7 +79,7 @@ def test_the_surface_of_a_linear_network_is_known() -> None:
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_surface_without_a_budget_is_flat(norm: str) -> None:
-    model, (x, y) = trained("pgd-at"), held_out(4)
+    model, (x, y) = trained("fgsm", 10, COLLAPSING), held_out(4)
     found = loss_surface(model, x, y, ThreatModel(0.0, norm))
     torch.testing.assert_close(found.loss, found.loss[:, :1, :1].expand_as(found.loss))
     assert found.deviation == pytest.approx(0, abs=1e-5)
@@ -160,4 +160,4 @@ def test_grad_cam_is_the_weighted_map() -> None:
 def test_a_network_of_tokens_has_no_map_to_look_at() -> None:
     patches = nn.Sequential(nn.Conv2d(1, 4, 4, stride=4), nn.Flatten(2), nn.AdaptiveAvgPool1d(1), nn.Flatten())
     assert looked_at(patches.eval(), torch.zeros(1, 1, 8, 8)) is None
-    assert looked_at(trained("pgd-at"), torch.zeros(1, 1, 8, 8)) == "layer2"
+    assert looked_at(trained("fgsm", 10, COLLAPSING), torch.zeros(1, 1, 8, 8)) == "layer2"
