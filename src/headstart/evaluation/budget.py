@@ -39,6 +39,7 @@ class Weapon:
         untried: rows that it has not been run on.
         tried, broken, seconds: of its batches so far.
         foreseen: seconds that ``cost`` gave those batches.
+        others: how many times as long as foreseen the slowest of the attacks took; passes are not all that they do.
     """
 
     name: str
@@ -49,12 +50,13 @@ class Weapon:
     broken: int = 0
     seconds: float = 0.0
     foreseen: float = 0.0
+    others: float = 1.0
 
     @property
     def slower(self) -> float:
         """How many times as long as foreseen it takes."""
         guessed = self.cost(GUESSED)
-        return (self.seconds + guessed) / (self.foreseen + guessed) if guessed else 1.0
+        return (self.seconds + guessed * self.others) / (self.foreseen + guessed) if guessed else 1.0
 
     def fitting(self, seconds: float) -> int:
         """How many images it can be run on in that time."""
@@ -135,6 +137,8 @@ class Hunt:
         weapon.tried += len(rows)
         weapon.broken += len(fallen)
         weapon.seconds += seconds
+        for other in self.weapons:
+            other.others = max(other.others, weapon.seconds / max(weapon.foreseen, 1e-12))
         self.standing[fallen] = False
         for row in fallen.tolist():
             self.broken_by[row] = weapon.name
