@@ -54,6 +54,7 @@ SHELL = (  # what stands in a shell block beside our commands
     r"make \w+(?: .*)?",
     r"git clone \S+(?: && git clone \S+)?",
     r"export \w+=.*",
+    r'eval "\$\(headstart completion bash\)"(?: .*)?',
     r"torchrun .*\\",
     r"#(?:SBATCH)? .*|#SBATCH .*",
 )

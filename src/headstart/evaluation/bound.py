@@ -19,7 +19,8 @@ from headstart.evaluation.devices import pick_device
 from headstart.evaluation.estimate import Clock, pace_of
 from headstart.evaluation.evaluate import device_of, enough_memory, plan_of
 from headstart.evaluation.masking import guessing, no_answer
-from headstart.evaluation.measurement import Images, Measurement, classify_clean, ready
+from headstart.evaluation.measurement import Measurement, classify_clean, ready
+from headstart.evaluation.plan import Images
 from headstart.evaluation.resume import checksum
 from headstart.evaluation.settings import EvaluationSettings, named, settings_from
 from headstart.evaluation.subject import Source, find_subject

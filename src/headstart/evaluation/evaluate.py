@@ -16,7 +16,8 @@ from headstart.core import distributed
 from headstart.core.threat import ThreatModel
 from headstart.errors import OutOfMemory, SettingError
 from headstart.evaluation.devices import by_first, pick_device, share
-from headstart.evaluation.measurement import Images, Measurement, Plan, ready
+from headstart.evaluation.measurement import Measurement, ready
+from headstart.evaluation.plan import Images, Plan
 from headstart.evaluation.precision import check_search_precision
 from headstart.evaluation.result import Evaluation, evaluation_of
 from headstart.evaluation.resume import checksum

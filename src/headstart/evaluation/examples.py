@@ -9,7 +9,8 @@ from headstart.core.threat import ThreatModel
 from headstart.errors import SettingError, unknown
 from headstart.evaluation.attacker import Attacker
 from headstart.evaluation.evaluate import CPU_BATCH, CUDA_BATCH, device_of
-from headstart.evaluation.measurement import CHECKED, Images, ready
+from headstart.evaluation.measurement import CHECKED, ready
+from headstart.evaluation.plan import Images
 from headstart.evaluation.probe import probe
 from headstart.evaluation.suites import ATTACKS, Task
 from headstart.fields import pixel_fraction

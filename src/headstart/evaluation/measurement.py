@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from headstart.attacks.autoattack import Slot
 from headstart.attacks.scores import cross_entropy
 from headstart.core import distributed
-from headstart.core.threat import ThreatModel
 from headstart.errors import DataError, WeightsError
 from headstart.evaluation.attacker import Attacker
 from headstart.evaluation.course import course_of
@@ -25,6 +24,7 @@ from headstart.evaluation.estimate import duration_of, pace_of
 from headstart.evaluation.gradients import Gradients, examine
 from headstart.evaluation.outcome import Evidence, Outcome, Round
 from headstart.evaluation.pilot import search_precision
+from headstart.evaluation.plan import Images, Plan
 from headstart.evaluation.precision import float32
 from headstart.evaluation.probe import Probe, probe
 from headstart.evaluation.progress import AttackProgress
@@ -39,66 +39,6 @@ logger = logging.getLogger(__name__)
 
 CHECKED, FOLDED = 250, 32
 """Images of the first batch on which the model's forward pass is examined, and on which a folded copy must agree."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What decides the result besides model and images: the settings, with nothing left open."""
-
-    suite: str
-    threat: ThreatModel
-    batch_size: int
-    seed: int
-    search_precision: str
-
-
-@dataclass(frozen=True)
-class Images:
-    """N labelled images, from which batches go to the device.
-
-    Attributes:
-        x: (N, C, H, W), uint8 or floating point in [0, 1].
-        y: int64 (N,).
-
-    Raises:
-        DataError: images or labels that are not so.
-    """
-
-    x: Tensor
-    y: Tensor
-    device: torch.device
-
-    def __post_init__(self) -> None:
-        x, y = self.x, self.y
-        if x.ndim != 4 or not (x.dtype == torch.uint8 or x.is_floating_point()):
-            shape = tuple(x.shape)
-            raise DataError(f"images are {x.dtype} of shape {shape}; they must be uint8 or floats (N, C, H, W)")
-        if y.dtype != torch.int64 or y.shape != x.shape[:1]:
-            raise DataError(f"labels are {y.dtype} of shape {tuple(y.shape)}; they must be int64 ({len(x)},)")
-        if len(x) == 0:
-            raise DataError("there are no images to evaluate on")
-        if int(y.min()) < 0:
-            raise DataError(f"label {int(y.min())} is negative; labels count from 0")
-        if not x.is_floating_point():
-            return
-        low, high = (bound.item() for bound in x.aminmax())  # both NaN where any pixel is
-        if low != low:
-            row = int(x.isnan().flatten(1).any(1).nonzero()[0])
-            raise DataError(f"image {row} has pixels that are not numbers")
-        if low < 0 or high > 1:
-            raise DataError(
-                f"pixels lie between {low:g} and {high:g}; they must lie in [0, 1], with any normalisation inside the "
-                "model (or be uint8)"
-            )
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W) in fp32 and labels (B,), on the device."""
-        images = self.x[rows].to(self.device)
-        images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-        return images.contiguous(), self.y[rows].to(self.device)
 
 
 @contextmanager
