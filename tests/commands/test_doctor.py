@@ -90,7 +90,7 @@ def test_the_extras_are_those_of_the_package(monkeypatch: pytest.MonkeyPatch) ->
     declared = {
         name: re.findall(r'"([\w-]+)', listed) for name, listed in re.findall(r"^(\w+) = \[(.*)\]", section, re.M)
     }
-    modules = {"scikit-learn": "sklearn", "mlflow-skinny": "mlflow"}
+    modules = {"scikit-learn": "sklearn", "mlflow-skinny": "mlflow", "markdown-it-py": "markdown_it"}
     missing = doctor.EXTRAS.keys() - declared.keys()
     assert not missing
     for name, listed in declared.items():

@@ -79,8 +79,8 @@ def refused(capsys: Capture, *arguments: str) -> str:
         ("--lr quick", "--lr is 'quick'; it must be a number"),
         ("--seed -1", "seed is -1; it must be at least 0"),
         ("--epsilon 8", "epsilon is 8; it must be a pixel fraction between 0 and 1; did you mean 8/255?"),
-        ("--epsilon -8/255", "epsilon is -0.0313725; it must be a pixel fraction between 0 and 1"),
-        ("--epsilon=-8/255", "epsilon is -0.0313725; it must be a pixel fraction between 0 and 1"),
+        ("--epsilon -8/255", "epsilon is -8/255; it must be a pixel fraction between 0 and 1"),
+        ("--epsilon=-8/255", "epsilon is -8/255; it must be a pixel fraction between 0 and 1"),
         ("--epsilon eight", "epsilon is 'eight'; write a pixel fraction such as 8/255 or 0.03"),
         ("--precision fp16", "--precision is 'fp16'; it must be one of fp32, bf16; did you mean bf16?"),
         (

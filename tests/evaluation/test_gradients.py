@@ -40,7 +40,7 @@ NARROW: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", MODELS)
 def test_networks_that_ship_are_sound_before_training(name: str) -> None:
     torch.manual_seed(0)
-    side = 32 if name.startswith("imagenet") else 8
+    side = 32 if name.startswith(("imagenet", "fast")) else 8
     family = re.match("[a-z]+", name)
     network = build_model(name, 10, 3, NARROW.get(family[0], {}) if family else {}).eval().requires_grad_(False)
     x = torch.rand(2, 3, side, side)

@@ -21,7 +21,8 @@ SIZE = 64  # of the images, and the channels, on which the device is tried
 EXTRAS = {
     "data": ("datasets", "sklearn"),
     "evaluate": ("pyautoattack", "scipy"),
-    "report": ("jinja2", "matplotlib", "plotly", "scipy"),
+    "report": ("captum", "jinja2", "markdown_it", "matplotlib", "scipy"),
+    "export": ("onnx", "onnxruntime", "onnxscript"),
     "hub": ("huggingface_hub", "jinja2"),
     "logging": ("tensorboard",),
     "completion": ("shtab",),
