@@ -375,7 +375,7 @@ def test_training_starts_from_a_file(
     caplog.set_level(logging.INFO, logger="headstart")
     run = start(tmp_path / "run", weights, pictures(3))
     trained = load_file(run.out / "model-last.safetensors")
-    assert caplog.messages == [f"starting from {weights}"]
+    assert caplog.messages[0] == f"starting from {weights}"
     for name, tensor in network.state_dict().items():
         if "running" not in name and "num_" not in name:
             torch.testing.assert_close(trained[name], tensor, atol=1e-6, rtol=0)

@@ -18,7 +18,7 @@ from headstart.data import find, in_memory
 from headstart.errors import DataError, SettingError, WeightsError, extra, unknown
 from headstart.models import normalization_of
 from headstart.runs.classifier import Classifier, load_classifier
-from headstart.runs.files import atomically, check_writable, write_text
+from headstart.runs.files import atomically, check_folder, check_writable, write_text
 from headstart.runs.folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ def _target(source: Path, out: str | Path | None, name: str, to: str, ending: st
     target = Path(out) if out is not None else (source if source.is_dir() else source.parent) / f"{name}{ending}"
     if ending and (target.suffix != ending or target.is_dir()):
         raise SettingError(f"out is {target}; a file for {to} ends in {ending}")
-    check_writable(target if ending else target / "models")
+    (check_writable if ending else check_folder)(target)
     return target
 
 
