@@ -54,7 +54,7 @@ print(evaluation.robust)
 NEEDS = {
     "data": "from headstart.data import load; load('digits', 'train')",
     "evaluate": "from headstart.attacks.autoattack import attack_of; from headstart.core.threat import ThreatModel\n"
-    "attack_of('square', None, ThreatModel(0.1), classes=10)",
+    "attack_of('square', None, ThreatModel(0.1, 'l2'), classes=10)",
     "report": "import headstart.report",
     "hub": "import headstart; headstart.push",
 }

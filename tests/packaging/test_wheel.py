@@ -80,7 +80,7 @@ PICTURES = "--data folder:pictures --image_size 8 --val_size 4 --batch_size 8 --
 TRAINED = f"train cifar10/fgsm-sdi --out run {PICTURES} --model small --model_args.widths [4,8]"
 ABSENT = {  # what each extra is for, asked for without it
     "data": "train digits/fgsm --out none",
-    "evaluate": "evaluate run --suite standard --device cpu",
+    "evaluate": "compare run run",
     "report": "report run",
     "export": "export run --to onnx",
     "hub": "push run me/net",
