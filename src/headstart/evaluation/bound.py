@@ -25,7 +25,7 @@ from headstart.evaluation.resume import checksum
 from headstart.evaluation.settings import EvaluationSettings, named, settings_from
 from headstart.evaluation.subject import Source, find_subject
 from headstart.evaluation.warnings import warnings_of_subset
-from headstart.fields import duration
+from headstart.fields import duration, fraction_of_pixels
 from headstart.runs.environment import environment
 from headstart.runs.files import check_writable, write_text
 from headstart.runs.folder import EVALUATION
@@ -36,7 +36,7 @@ NOT_BUDGETED = ("suite", "devices", "transfer_from", "save_examples", "partial")
 """Arguments of ``evaluate`` that a budget does without."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bound:
     """An upper bound on robust accuracy. Shares are of the ``n`` images dealt.
 
@@ -78,6 +78,11 @@ class Bound:
     seconds: float
     environment: dict[str, str]
     request: dict[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        """The figures alone; ``to_json`` has everything."""
+        epsilon = fraction_of_pixels(self.epsilon)
+        return f"<Bound, {self.norm} {epsilon}, {self.n} of {self.total} images: robust at most {self.bound:.1%}>"
 
     def to_json(self) -> dict[str, Any]:
         """All fields, of types that JSON knows."""

@@ -15,13 +15,14 @@ from headstart.evaluation.measurement import Measurement
 from headstart.evaluation.resume import checksum
 from headstart.evaluation.suites import ATTACKS, SUITES
 from headstart.evaluation.warnings import unsteady, warnings_of_subset
+from headstart.fields import fraction_of_pixels
 from headstart.runs.environment import environment
 
 PER_IMAGE = ("broken_by", "margin", "predicted")
 """Fields of an ``Evaluation`` with one entry per image, which tables over many evaluations leave out."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """What became of each image. Accuracies are fractions of all ``n`` images.
 
@@ -77,6 +78,13 @@ class Evaluation:
     seconds: float
     environment: dict[str, str]
     request: dict[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        """The figures alone; ``to_json`` has everything."""
+        told = f"; {len(self.warnings)} warnings" if self.warnings else ""
+        epsilon = fraction_of_pixels(self.epsilon)
+        figures = f"clean {self.clean:.1%}, robust {self.robust:.1%}"
+        return f"<Evaluation by {self.suite}, {self.norm} {epsilon}, {self.n} images: {figures}{told}>"
 
     def to_json(self, per_image: bool = True) -> dict[str, Any]:
         """All fields, of types that JSON knows; without those that have an entry per image where not asked for."""

@@ -30,7 +30,7 @@ STANDING = 0.05
 """Accuracy at the largest epsilon above which something is wrong: no image is told apart through so much noise."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sweep:
     """Accuracy at each epsilon; fractions of all ``n`` images.
 
@@ -57,6 +57,11 @@ class Sweep:
     warnings: list[str]
     seconds: float
     environment: dict[str, str]
+
+    def __repr__(self) -> str:
+        """The figures alone; ``to_json`` has everything."""
+        ends = f"{self.accuracies[0]:.1%} to {self.accuracies[-1]:.1%}"
+        return f"<Sweep by {self.suite}, {self.norm}, {self.n} images: {ends} at {len(self.epsilons)} epsilons>"
 
     def to_json(self) -> dict[str, Any]:
         """All fields, of types that JSON knows."""

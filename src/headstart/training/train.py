@@ -34,7 +34,7 @@ from headstart.training.state import Attribute, Stateful, restore, state_of
 from headstart.training.summary import cost_of, origin_of, record_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainResult:
     """A finished run: its folder, the network of model.safetensors, the rows of metrics.jsonl and its cost."""
 
@@ -42,6 +42,9 @@ class TrainResult:
     model: nn.Module
     metrics: list[dict[str, Any]]
     cost: dict[str, float]
+
+    def __repr__(self) -> str:
+        return f"<TrainResult {self.out}: {type(self.model).__name__}, {self.cost['updates']:.0f} updates>"
 
 
 def train(
