@@ -22,7 +22,7 @@ test: lint ## lint, types and the whole test suite: what every change must pass
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check src tests benchmarks website
-	$(BIN)/ruff format --check src tests benchmarks website website
+	$(BIN)/ruff format --check src tests benchmarks website
 	$(BIN)/mypy
 
 $(INSTALLED): pyproject.toml constraints.txt

@@ -122,8 +122,7 @@ def side_by_side(names: Sequence[str], flags: Sequence[str], context: Context) -
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser()
-    given = list(sys.argv[1:] if argv is None else argv)
-    arguments = parser.parse_args(given)
+    arguments = parser.parse_args(argv)
     if arguments.list:
         print("\n".join(" ".join(stage) for stage in STAGES))
         return

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import getitem
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -117,11 +119,7 @@ def _columns(records: Sequence[Record], behind: dict[str, Paired]) -> dict[str, 
 
 def _mean(*keys: str, scale: float = 100) -> Callable[[str, list[Record]], str]:
     def cell(name: str, rows: list[Record]) -> str:
-        values = []
-        for value in rows:
-            for key in keys:
-                value = value[key]
-            values.append(scale * float(value))  # type: ignore[arg-type]
+        values = [scale * float(reduce(getitem, keys, row)) for row in rows]  # type: ignore[arg-type]
         spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
         return f"{statistics.mean(values):.1f}{spread}"
 
