@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import headstart
 from headstart.campaigns.bench import expanded, stem_of
-from headstart.campaigns.tables import markdown, summary
+from headstart.campaigns.tables import tabulate
 from headstart.commands.flags import given
 from headstart.commands.main import main, make_parser
 from headstart.core import Clock, Step, Target
@@ -188,8 +188,9 @@ def test_tables_of_all_methods_are_those_of_their_records(folder: Path) -> None:
         for seed in row["seeds"]
     ]
     assert len(records) == len(list((folder / "records").iterdir()))
-    assert shown[1] == markdown(records)
-    assert rows == summary(records)["rows"]
+    table, summarised = tabulate(records)
+    assert shown[1] == table
+    assert rows == summarised["rows"]
 
 
 def test_tables_of_time_to_robustness_are_those_of_their_records() -> None:

@@ -143,3 +143,16 @@ def test_one_seed_has_no_deviation(summary: dict[str, Any], parsed: Any) -> None
     page = bench_page(summary)
     assert not re.search(r"\d ±", page)
     assert "None collapsed" in parsed(page).text
+
+
+def test_recipes_with_curves_have_a_panel_with_the_collapse(summary: dict[str, Any], parsed: Any) -> None:
+    """The recipes of records that have no curves stand in the table alone."""
+    points = [{"epoch": e, "clean": 0.5, "fgsm": 0.4, "pgd": 0.4 if e < 1 else 0.0} for e in (0.5, 1, 2, 3)]
+    summary["rows"][2]["curves"] = [points, points]
+    seen = parsed(bench_page(summary))
+    assert [name for name in seen.figures if name.startswith("curves")] == ["curves-2"]
+    assert "collapse, epoch 3" in seen.labels["curves-2"]
+    assert len(seen.figures["curves-2"]) == 3  # an epoch each
+    assert "Accuracy over epochs" in seen.text
+    del summary["rows"][2]["curves"]
+    assert "Accuracy over epochs" not in parsed(bench_page(summary)).text

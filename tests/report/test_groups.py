@@ -38,3 +38,12 @@ def test_training_accuracy_is_shown_only_where_nothing_was_validated(run_of: Any
     for row in run["metrics"]:
         del row["val"]
     assert curve(run) == [{"epoch": 1, "train": 0.6}, {"epoch": 2, "train": 0.6}]
+
+
+def test_measurements_inside_an_epoch_come_before_its_end(run_of: Any) -> None:
+    run = run_of("a")
+    run["metrics"] = [
+        {"epoch": 1, "val": {"pgd": 0.3}},
+        {"epoch": 2, "inside": [{"epoch": 1.25, "pgd": 0.2}, {"epoch": 1.5, "pgd": 0.1}], "val": {"pgd": 0.0}},
+    ]
+    assert [(point["epoch"], point["pgd"]) for point in curve(run)] == [(1, 0.3), (1.25, 0.2), (1.5, 0.1), (2, 0.0)]

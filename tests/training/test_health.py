@@ -55,6 +55,21 @@ def test_a_run_that_went_back_resumes_exactly(
         assert records(out) == records(tmp_path / "whole")
 
 
+def test_measurements_inside_epochs_change_nothing_and_resume(tmp_path: Path, digits: ImageSet) -> None:
+    """Every second batch but the last of an epoch; a run that was stopped between two of them has each once."""
+    recipe = {"curve_every": 2, "checkpoint_every": 1}
+    train(tiny(**recipe), tmp_path / "whole", data=digits, progress=False)
+    train(tiny(checkpoint_every=1), tmp_path / "plain", data=digits, progress=False)
+    measured = [row["inside"] for row in rows(tmp_path / "whole")]
+    assert [[point["epoch"] for point in points] for points in measured] == [[0.5], [1.5], [2.5]]
+    assert all(set(points[0]) == {"epoch", "n", "clean", "fgsm", "pgd"} for points in measured)
+    plain = [{key: value for key, value in row.items() if key != "inside"} for row in rows(tmp_path / "whole")]
+    assert plain == rows(tmp_path / "plain")
+    train(tiny(**recipe, max_steps=BATCHES + 3), tmp_path / "cut", data=digits, progress=False)
+    train(tiny(**recipe), tmp_path / "cut", resume=True, data=digits, progress=False)
+    assert records(tmp_path / "cut") == records(tmp_path / "whole")
+
+
 def test_going_back_takes_no_further_updates_and_adds_noise(
     tmp_path: Path, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ from headstart.evaluation.suites import find_suite
 from headstart.fields import fraction_of_pixels
 from headstart.recipes.reader import every_recipe, load_recipe, merge
 from headstart.recipes.recipe import Recipe
+from headstart.report.groups import curve
 from headstart.runs.files import write_text
 from headstart.runs.folder import RunFolder
 from headstart.training.train import train
@@ -170,7 +171,7 @@ def measure(name: str, recipe: Recipe, suite: str, run: Path, n: int | None, las
         "seconds": result.cost["seconds"],
         "cpu_seconds": result.cost["processor_seconds"],
         "collapsed_epochs": [row["epoch"] for row in result.metrics if row["collapsed"]],
-        "curve": [{"epoch": row["epoch"], **row["val"]} for row in result.metrics if row.get("val")],
+        "curve": [point for point in curve({"metrics": result.metrics}) if "clean" in point],
         "recipe": asdict(recipe),
         "cost": result.cost,
     }

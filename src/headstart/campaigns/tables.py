@@ -24,7 +24,7 @@ COLUMNS = ("clean", "fgsm", "pgd-20", "robust", "seconds", "cpu_seconds")
 
 def write_tables(folder: BenchFolder, records: Sequence[Record], curves: list[Record]) -> str:
     """Write the table in its three forms, and that of the curves if there are any; the Markdown."""
-    table, summarised = markdown(records), summary(records)
+    table, summarised = tabulate(records)
     write_text(folder.table, table)
     if curves:
         summarised["by_time"] = curves
@@ -36,10 +36,15 @@ def write_tables(folder: BenchFolder, records: Sequence[Record], curves: list[Re
     return table
 
 
-def summary(records: Sequence[Record]) -> Record:
+def tabulate(records: Sequence[Record]) -> tuple[str, Record]:
+    """The table in Markdown, and what it was made from."""
+    behind = behind_the_first(by_recipe(records))
+    return markdown(records, behind), summary(records, behind)
+
+
+def summary(records: Sequence[Record], behind: dict[str, Paired]) -> Record:
     """What the table was made from: settings once, the figures of every seed."""
     groups = by_recipe(records)
-    behind = behind_the_first(groups)
     return {
         "suite": records[0]["evaluation"]["suite"],
         "n": records[0]["evaluation"]["n"],
@@ -88,10 +93,10 @@ def behind_the_first(groups: dict[str, list[Record]]) -> dict[str, Paired]:
     return {name: paired(first, other) for name, other in list(verdicts.items())[1:]}
 
 
-def markdown(records: Sequence[Record]) -> str:
+def markdown(records: Sequence[Record], behind: dict[str, Paired]) -> str:
     """Mean and sample standard deviation over seeds, accuracies in percent."""
     groups = by_recipe(records)
-    columns = _columns(records, behind_the_first(groups))
+    columns = _columns(records, behind)
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for name, rows in groups.items():
         lines.append(f"| {' | '.join(cell(name, rows) for cell in columns.values())} |")

@@ -32,7 +32,7 @@ GROUPS = {
         "device", "devices", "num_nodes", "precision", "compile", "cuda_graphs", "accumulate", "checkpoint_activations",
         "sync_batch_norm", "workers", "deterministic",
     ),
-    "safety": ("eval_every", "checkpoint_every", "keep", "on_collapse", "watch_every", "log"),
+    "safety": ("eval_every", "checkpoint_every", "keep", "on_collapse", "watch_every", "curve_every", "log"),
 }  # fmt: skip
 """How the help arranges the fields of a recipe."""
 

@@ -22,7 +22,7 @@ DEVICES = ("auto", "cpu", "cuda", "cuda:INDEX")
 # What may differ when a run is resumed: where it runs and how it is kept, not what is computed.
 RESUMABLE = (
     "max_steps", "device", "devices", "num_nodes", "workers", "checkpoint_every", "keep", "on_collapse", "watch_every",
-    "log",
+    "curve_every", "log",
 )  # fmt: skip
 LARGEST_SEED = 2**32 - 1
 
@@ -91,6 +91,8 @@ class Recipe:
         keep: how many epoch checkpoints to keep beside last and best; 0 for none.
         on_collapse: on catastrophic overfitting go on, stop, or go back to the last sound state with safer steps.
         watch_every: batches between looks for a collapse inside an epoch, for stop and rollback; 0 for none.
+        curve_every: batches between measurements of the live network on 256 validation images inside an epoch, for the
+            curves of the run; 0 for none.
         on_bad_image: stop at an unreadable image, or leave it out and say how many.
         log: where metrics and settings go beside metrics.jsonl; auto is TensorBoard where it is installed.
     """
@@ -149,6 +151,7 @@ class Recipe:
     keep: NonNegativeInt = 0
     on_collapse: OnCollapse = "warn"
     watch_every: NonNegativeInt = 200
+    curve_every: NonNegativeInt = 0
     on_bad_image: OnBadImage = "error"
     log: Log = "auto"
 

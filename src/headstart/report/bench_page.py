@@ -41,6 +41,8 @@ class Part:
     ladder: plots.Plot
     cost: plots.Plot
     table: Table
+    lines: list[plots.Line]
+    panels: list[Json]
 
 
 def bench_page(summary: Json, folder: Path | None = None) -> str:
@@ -70,6 +72,7 @@ def bench_page(summary: Json, folder: Path | None = None) -> str:
         measured=[summary],
         figures=[
             *(figure for part in parts for figure in (part.ladder, part.cost)),
+            *(panel["figure"] for part in parts for panel in part.panels),
             *([by_time[0]] if by_time else []),
         ],
         folder=folder,
@@ -109,7 +112,28 @@ def _part(how: Measure, rows: list[Json], measures: dict[str, str], cost: str, s
         plots.ladder(lines, colour(2), f"ladder{suffix}"),
         cost_plot(points, _COSTS[cost], suite, f"cost{suffix}"),
         _table(recipes, ranks, measures, f"recipes{suffix}"),
+        plots.lines_of(curve for row in rows for curve in row.get("curves", [])),
+        _panels(rows, recipes, suffix),
     )
+
+
+def _panels(rows: list[Json], recipes: list[Recipe], suffix: str) -> list[Json]:
+    """Curves of the recipes that have them, all seeds over one another."""
+    return [
+        {
+            "title": recipe.name,
+            "colour": colour(2),
+            "figure": plots.curves(
+                row["curves"],
+                colour(2),
+                min((epochs[0] for epochs in row["collapsed_epochs"] if epochs), default=None),
+                f"curves-{i}{suffix}",
+                recipe.name,
+            ),
+        }
+        for i, (row, recipe) in enumerate(zip(rows, recipes, strict=True))
+        if row.get("curves")
+    ]
 
 
 def _recipes(rows: list[Json], n: int | None) -> list[Recipe]:

@@ -118,14 +118,15 @@ def attacks(run: Json) -> dict[str, float]:
 
 
 def curve(run: Json) -> list[Json]:
-    """Accuracies per epoch: validation where the run measured it, on the training batches if it never did.
+    """Accuracies per epoch, and inside epochs where the run measured there: of validation, else of training batches.
 
     An epoch that was run again, after a resume or a step back to an earlier checkpoint, counts as it went last.
     """
     latest = {row["epoch"]: row for row in run["metrics"]}
     rows = [latest[epoch] for epoch in sorted(latest)]
     if any(row.get("val") for row in rows):
-        return [{"epoch": row["epoch"], **(row.get("val") or {})} for row in rows]
+        ends = [{"epoch": row["epoch"], **(row.get("val") or {})} for row in rows]
+        return [point for row, end in zip(rows, ends, strict=True) for point in (*row.get("inside", ()), end)]
     return [{"epoch": row["epoch"], "train": row.get("train_accuracy")} for row in rows]
 
 

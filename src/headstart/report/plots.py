@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,8 @@ def curves(runs: list[list[Json]], colour: str, collapse: int | None, name: str,
     """Accuracy over epochs of one method: the runs' curves over one another, the first collapse marked.
 
     Args:
-        runs: for each run, ``{"epoch", "clean", "fgsm", "pgd", "train"}`` per epoch, keys missing where not measured.
+        runs: for each run, ``{"epoch", "clean", "fgsm", "pgd", "train"}`` in the order of the epochs, which may be
+            broken numbers; keys missing where not measured.
         colour: of the FGSM and PGD lines.
         collapse: epoch to mark.
         name, title: of the figure and of the method.
@@ -75,11 +77,12 @@ def curves(runs: list[list[Json]], colour: str, collapse: int | None, name: str,
                 marker="o" if len(known) == 1 else None,
                 markersize=5,
             )
-    last = max((row["epoch"] for epochs in runs for row in epochs), default=1)
+    times = [row["epoch"] for epochs in runs for row in epochs]
+    last = math.ceil(max(times, default=1))
     if collapse is not None:
         _mark(axes, collapse, last)
     _curve_tips(axes, runs, last)
-    axes.set(xlabel="epoch", ylim=(0, 1.02), xlim=(0.5 if last == 1 else 0, 1.02 * last))
+    axes.set(xlabel="epoch", ylim=(0, 1.02), xlim=(0.5 if set(times) == {1} else 0, 1.02 * last))
     axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
     in_percent(axes.yaxis, [0, 0.25, 0.5, 0.75, 1])
     return Plot(name, f"{title}: accuracy after each epoch", figure)

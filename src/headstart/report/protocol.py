@@ -25,7 +25,7 @@ NETWORKS = {
 }
 WITHOUT_EFFECT = (
     "image_column", "label_column", "seed", "compile", "cuda_graphs", "device", "deterministic", "workers",
-    "checkpoint_every", "keep", "watch_every", "on_bad_image",
+    "checkpoint_every", "keep", "watch_every", "curve_every", "on_bad_image",
 )  # fmt: skip
 """Fields of a recipe that leave the protocol as it is."""
 

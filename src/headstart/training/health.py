@@ -30,6 +30,7 @@ class Health:
         guard: judges what was measured, and keeps the state to go back to.
         halted: whether the training ends here.
         rollbacks: how often and why the run went back since they were last written down.
+        inside: what was measured of the live network between batches since then.
     """
 
     def __init__(
@@ -44,10 +45,29 @@ class Health:
     ) -> None:
         self.learner, self.monitor, self.meters, self.stopwatch = learner, monitor, meters, stopwatch
         self.loader, self.folder = loader, folder
+        self.watch_every, self.curve_every = recipe.watch_every, recipe.curve_every
         self.guard = Guard(recipe, learner.learned, adversarial=learner.method.adversarial)
         self.glance = min(GLANCE, recipe.batch_size)
         self.halted = False
         self.rollbacks: list[dict[str, Any]] = []
+        self.inside: list[dict[str, float]] = []
+
+    def between_batches(self, clock: Clock, threat: ThreatModel) -> None:
+        """Look for a collapse, measure: whatever of it is due inside an epoch."""
+        if clock.batch >= self.loader.batches:
+            return
+        if self.watch_every and clock.batch % self.watch_every == 0:
+            self.look(clock, threat)
+        if self.curve_every and clock.batch % self.curve_every == 0:
+            with self.stopwatch.counting("validation"):
+                measured = self.monitor.measure(self.learner.network, threat, WATCHED)
+            self.inside.append({"epoch": clock.epoch + clock.batch / self.loader.batches, **measured})
+
+    def told(self) -> dict[str, Any]:
+        """What an epoch's row has to say of all this; it is said once."""
+        found = {"rollbacks": self.rollbacks, "inside": self.inside}
+        self.rollbacks, self.inside = [], []
+        return {key: rows for key, rows in found.items() if rows}
 
     def look(self, clock: Clock, threat: ThreatModel) -> None:
         """Inside an epoch: is everything finite, and, where the recipe reacts to it, is there a collapse?"""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from headstart.errors import WeightsError
 
-NOT_IN_OLDER = ("processor",)  # parts that older checkpoints lack; they begin anew
+NOT_IN_OLDER = ("processor", "inside")  # parts that older checkpoints lack; they begin anew
 
 
 class Stateful(Protocol):

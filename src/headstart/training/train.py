@@ -174,10 +174,9 @@ class Trainer:
         self.clock = replace(self.clock, update=self.clock.update + 1)
 
     def _between_batches(self) -> None:
-        """Look for a collapse, save, stop: whatever of it is due."""
-        watch, every = self.recipe.watch_every, self.recipe.checkpoint_every
-        if watch and self.clock.batch % watch == 0 and self.clock.batch < self.loader.batches:
-            self.health.look(self.clock, self.learner.threat_at(self.clock))
+        """Look after the run, save, stop: whatever of it is due."""
+        every = self.recipe.checkpoint_every
+        self.health.between_batches(self.clock, self.learner.threat_at(self.clock))
         stop = self.stop.agreed()
         if stop or (every and self.clock.update % every < self.learner.method.replays):
             with self.stopwatch.counting("saving"):
@@ -198,8 +197,7 @@ class Trainer:
         row |= {"lr": self.learner.schedule.get_last_lr()[0], "epsilon": threat.epsilon, "collapsed": False}
         if epoch % self.recipe.eval_every == 0 or self.clock.update == self.clock.updates:
             self._validate(row, threat)
-        if self.health.rollbacks:
-            row["rollbacks"], self.health.rollbacks = self.health.rollbacks, []
+        row |= self.health.told()
         self.metrics.append(row)
         self.folder.add_row(row)
         self.journal.add(row)
@@ -259,6 +257,7 @@ class Trainer:
             "schedule": self.learner.schedule,
             "guard": self.health.guard,
             "rollbacks": Attribute(self.health, "rollbacks"),
+            "inside": Attribute(self.health, "inside"),
             "meters": self.meters,
             "metrics": Attribute(self, "metrics"),
             "best": Attribute(self, "best"),
