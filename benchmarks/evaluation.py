@@ -1,17 +1,23 @@
-"""AutoAttack's standard version: `headstart` against plain `pyautoattack`, side by side, on two models.
+"""AutoAttack's standard version: `headstart` against plain `pyautoattack`, side by side, on three models.
 
     python benchmarks/evaluation.py --data parquet:PATH/cifar10 --out benchmarks/results/DEVICE/evaluation.json
 
-Trains the demo's network on digits and the small network on CIFAR-10, briefly, unless the folder ``--work`` holds them.
+Trains the demo's network on digits and two small ones on CIFAR-10, briefly, unless the folder ``--work`` holds them.
 The test images are attacked slice by slice, each slice by all contestants in turn, so that whatever else the machine
 does hits all alike; the record is written after every slice. All use the same seed and batch size. Plain is the
 authors' evaluation of the model as it is loaded; the others are `evaluate_model` with each search precision.
+
+Before that, the record gets what bounds the search: milliseconds of a forward pass and of an input gradient of the
+model as it is, of the copy with folded batch-norm and of that copy in bfloat16, with one thread and with all, and the
+share of convolutions in the latter's time.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,21 +27,29 @@ from typing import Any
 import torch
 from pyautoattack import AutoAttack
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
+from headstart.attacks.scores import cross_entropy, input_gradient
 from headstart.core.threat import ThreatModel
 from headstart.data import load
 from headstart.evaluation.evaluate import evaluate_model
+from headstart.evaluation.search import Bfloat16, folded
 from headstart.evaluation.settings import EvaluationSettings
 from headstart.recipes.reader import load_recipe
 from headstart.runs.classifier import load_classifier
 from headstart.runs.environment import environment
 from headstart.training.train import train
 
-MODELS = {"digits": ("digits/fgsm-sdi", {}), "cifar10": ("cifar10-small/fgsm-rs", {"epochs": 2})}
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "digits": ("digits/fgsm-sdi", {}),
+    "cifar10": ("cifar10-small/fgsm-rs", {"epochs": 2}),
+    "cifar10-deep": ("cifar10-deep/fgsm-sdi", {}),
+}
 BATCH, SLICE = 250, 500  # images attacked at once, and in turn
+PASS, ROUNDS = 128, 15  # images of the passes that are timed by themselves, and how often they are
 SEED = 0
 
 Contestant = Callable[[nn.Module, Tensor, Tensor, float], tuple[Tensor, dict[str, Any]]]
@@ -65,21 +79,29 @@ def ours(precision: str) -> Contestant:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="cifar10", help="CIFAR-10 for the second model")
+    parser.add_argument("--data", default="cifar10", help="CIFAR-10 for the other models")
     parser.add_argument("--work", type=Path, default=Path("runs/evaluation"), help="folder of the trained models")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--n", type=int, default=1000, help="test images, the first ones")
-    parser.add_argument("--epochs", type=int, default=None, help="of training; default a demo's 40, and 2")
+    parser.add_argument("--epochs", type=int, default=None, help="of training; default 40, 2 and 3")
     parser.add_argument("--precisions", nargs="+", default=["auto"], help="of the search")
     parser.add_argument("--out", type=Path, required=True, help="JSON record")
     arguments = parser.parse_args()
     contestants: dict[str, Contestant] = {"plain": plain} | {p: ours(p) for p in arguments.precisions}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    record: dict[str, Any] = {"batch_size": BATCH, "seed": SEED, "models": {}, "environment": environment(device)}
+    record: dict[str, Any] = {
+        "batch_size": BATCH,
+        "seed": SEED,
+        "passes": {},
+        "models": {},
+        "environment": environment(device),
+    }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     for name in arguments.models:
-        data = arguments.data if name == "cifar10" else name
+        data = name if name == "digits" else arguments.data
         run = trained(name, data, arguments.work / name, arguments.epochs)
+        if device.type == "cpu":
+            record["passes"][name] = passes_of(run, data)
         for measured in compete(run, data, arguments.n, contestants, device):
             record["models"][name] = measured
             arguments.out.write_text(json.dumps(record, indent=1) + "\n")
@@ -93,6 +115,50 @@ def trained(name: str, data: str, run: Path, epochs: int | None) -> Path:
     if not (run / "model.safetensors").exists():
         train(load_recipe(recipe, **changes), run, resume=run.exists(), progress=False)
     return run
+
+
+def passes_of(run: Path, data: str) -> dict[str, Any]:
+    """Milliseconds of the passes that an attack consists of, and how much of them is convolutions."""
+    classifier = load_classifier(run)
+    model = classifier.network.eval().requires_grad_(False)
+    images, labels = load(data, "test").tensors()
+    x, y = (images[:PASS].float() / 255).contiguous(), labels[:PASS]
+    copy = folded(model, x[:32], y[:32], ThreatModel(float(classifier.origin["epsilon"])))
+    assert copy is not None
+    kinds = {"plain": model, "folded": copy, "folded, bf16": Bfloat16(copy)}
+    steps: dict[str, Callable[[], object]] = {}
+    for kind, network in kinds.items():
+        steps[f"{kind}: forward"] = functools.partial(_forward, network, x)
+        steps[f"{kind}: gradient"] = functools.partial(input_gradient, network, x, y, cross_entropy)
+    threads = torch.get_num_threads()
+    found: dict[str, Any] = {"images": PASS}
+    for count in sorted({1, threads}):
+        torch.set_num_threads(count)
+        found[f"milliseconds, threads: {count}"] = _milliseconds(steps)
+    torch.set_num_threads(1)
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        steps["folded, bf16: gradient"]()
+    torch.set_num_threads(threads)
+    spent = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
+    found["share of convolutions"] = sum(t for key, t in spent.items() if "convolution" in key) / sum(spent.values())
+    return found
+
+
+def _milliseconds(steps: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Medians of rounds in which all take turns."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(ROUNDS):
+        for name, step in steps.items():
+            began = time.perf_counter()
+            step()
+            times[name].append(1000 * (time.perf_counter() - began))
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+@torch.no_grad()
+def _forward(model: nn.Module, x: Tensor) -> Tensor:
+    logits: Tensor = model(x)
+    return logits
 
 
 def compete(
