@@ -284,7 +284,8 @@ def test_fast_bat(a: float) -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "extra"),
     [
-        ("fgsm-sdi", {"relative_alpha": 0.5}, None),
+        ("fgsm-sdi", {}, None),
+        ("fgsm-sdi", {"relative_alpha": 1.0}, None),
         ("fgsm-sdi", {"straight_through": True}, None),
         ("sdi-through", {}, None),
         ("sdi-memory", {}, None),
@@ -302,7 +303,7 @@ def test_sdi_and_its_variants(name: str, settings: dict[str, Any], extra: Any, m
     generator = copy_generator(method.init.generator, LiteralGenerator(width=8))
     before = [p.clone() for p in generator.parameters()]
     kind = literal_b.SDIMemory if remembers else literal_b.SDI
-    theirs = kind(*made, generator, extra, settings.get("relative_alpha", 1.0))
+    theirs = kind(*made, generator, extra, settings.get("relative_alpha", 0.5))
     theirs.box = method.ascent.box
     theirs.straight_through = name == "sdi-through" or settings.get("straight_through", False)
     run(method, net, theirs, moved=moved, epochs=3)

@@ -59,7 +59,7 @@ def test_the_benchmarks_protocol() -> None:
         ("cifar100-bench/zero-grad", {"method_args": {"label_smoothing": 0.4, "quantile": 0.45}}),
         ("tiny-imagenet-bench/zero-grad", {"method_args": {"label_smoothing": 0.4, "quantile": 0.35}}),
         ("cifar10-paper/fgsm-law", {"milestones": [99, 104], "average": 0.999}),
-        ("cifar10-paper/fgsm-sdi", {"method_args": {"generator_every": 20}}),
+        ("cifar10-paper/fgsm-sdi", {"method_args": {"generator_every": 20, "relative_alpha": 1.0}}),
     ],
 )
 def test_what_single_methods_change(name: str, numbers: dict[str, Any]) -> None:

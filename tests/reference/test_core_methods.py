@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from headstart.core import Clock, Method, Passes, Step, Target
 from headstart.errors import UserError
 from headstart.methods.registry import build_method
+from headstart.parts.ascents import SignSteps
 from headstart.parts.generator import Generator, GeneratorInit, decay
 from tests.helpers import IMAGE_SHAPE, THREAT, batches, clocks, info, run_method, sgd, tiny_net, update
 from tests.reference import literal
@@ -83,7 +84,7 @@ def test_fgsm_sdi_is_the_literal_loop(relative_alpha: float) -> None:
 @pytest.mark.parametrize("conditioning", ["gradient", "image", "noise"])
 def test_fgsm_sdi_whose_generator_sees_less_is_the_literal_loop(conditioning: str) -> None:
     data, ours, theirs = batches(8), tiny_net(), tiny_net()
-    method = build_sdi(conditioning=conditioning)
+    method = build_sdi(conditioning=conditioning, relative_alpha=1.0)
     generator = copy_generator(generator_of(method), LiteralGenerator(in_channels=3, width=8))
     loop = LiteralSDI(theirs, generator, sees=conditioning, every=EVERY, lr=0.05)
     torch.manual_seed(5)
@@ -114,8 +115,10 @@ def test_fgsm_sdi_as_published_is_the_literal_loop(settings: Settings) -> None:
     assert generator_of(method).state_dict()["layers.1.num_batches_tracked"] == 2
 
 
-def test_fgsm_sdi_defaults_are_the_published_values() -> None:
+def test_fgsm_sdi_defaults_are_the_published_values_but_for_the_step() -> None:
     method = build_method("fgsm-sdi", info(updates=43_010))
+    assert isinstance(method.ascent, SignSteps)
+    assert method.ascent.relative_alpha == 0.5
     init = init_of(method)
     assert (init.every, init.lr, init.schedule) == (20, 1e-3, "constant")
     assert sum(p.numel() for p in init.generator.parameters()) == 79_173
@@ -167,8 +170,8 @@ def test_fgsm_sdi_conditioning(conditioning: str, channels: int, kth: Passes, or
             assert set(seen[0][:, -3:].unique().tolist()) <= {-1.0, 0.0, 1.0}
 
 
-def test_fgsm_sdi_trains_on_the_sign_step_where_the_generator_agrees_with_it() -> None:
-    step = first_step(build_sdi(box=False), batches(1)[0])
+def test_fgsm_sdi_as_published_trains_on_the_sign_step_where_the_generator_agrees_with_it() -> None:
+    step = first_step(build_sdi(box=False, relative_alpha=1.0), batches(1)[0])
     assert step.delta0 is not None
     assert step.delta is not None
     assert step.grad0 is not None

@@ -57,7 +57,7 @@ def test_a_run_that_went_back_resumes_exactly(
 
 def test_measurements_inside_epochs_change_nothing_and_resume(tmp_path: Path, digits: ImageSet) -> None:
     """Every second batch but the last of an epoch; a run that was stopped between two of them has each once."""
-    recipe = {"curve_every": 2, "checkpoint_every": 1}
+    recipe: dict[str, Any] = {"curve_every": 2, "checkpoint_every": 1}
     train(tiny(**recipe), tmp_path / "whole", data=digits, progress=False)
     train(tiny(checkpoint_every=1), tmp_path / "plain", data=digits, progress=False)
     measured = [row["inside"] for row in rows(tmp_path / "whole")]

@@ -22,7 +22,7 @@ from headstart.parts.pairing import LogitPairing
 )
 def build(
     info: TaskInfo,
-    relative_alpha: float = 1.0,
+    relative_alpha: float = 0.5,
     label_smoothing: float | None = None,
     box: bool = False,
     conditioning: Conditioning = "image+gradient",
@@ -34,13 +34,14 @@ def build(
     batch_norm: BatchNormMode | None = None,
     published: bool = False,
 ) -> Method:
-    """FGSM-SDI: one sign step of epsilon from a start proposed by a jointly trained generator.
+    """FGSM-SDI: one sign step from a start proposed by a jointly trained generator.
 
     delta0 = epsilon * tanh(G(x, sign grad CE(f(x), y))); delta = P(delta0 + alpha * sign grad CE(f(x + delta0), y));
     f descends CE_s(f(x + delta), y), G ascends it every k batches.
 
     Args:
-        relative_alpha: step size over epsilon. Below 1 the generator learns at more pixels, see GeneratorInit.
+        relative_alpha: step size over epsilon; 1 in the paper. Below that the generator learns at more pixels, see
+            GeneratorInit, and the network gets more robust: docs/inspect.md.
         label_smoothing: None is the published true-class weight of 0.5.
         box: clip the training perturbation to the image box. The published code never does, and so trains on
             points outside the threat model.
@@ -56,7 +57,7 @@ def build(
         published: every setting here at the authors' value, whatever it is set to.
     """
     if published:  # what is not named has that default
-        return build(info, generator_every=20, batch_norm="train")
+        return build(info, relative_alpha=1.0, generator_every=20, batch_norm="train")
     smoothing = smoothing_of(0.5, info.classes) if label_smoothing is None else label_smoothing
     ascent = SignSteps(relative_alpha, box=box, batch_norm=batch_norm)
     init = GeneratorInit(
