@@ -115,6 +115,7 @@ def _step(threat: ThreatModel, point: Tensor, x: Tensor, grad: Tensor, lead: Ten
     Args:
         grad: of ``lead`` (B,), which is negative on the side of the label's class, at ``point``.
     """
+    grad = grad.contiguous()  # like the images: what follows is slow where layouts mix
     offset = lead + (grad * (x - point)).flatten(1).sum(1)  # the linearised lead at the image
     steps = to_hyperplane(threat, torch.cat([point, x]), torch.cat([grad, grad]), torch.cat([lead, offset]))
     size = threat.size(steps).clamp_min_(1e-8).view(-1, 1, 1, 1)
