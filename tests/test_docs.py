@@ -366,6 +366,21 @@ def test_the_choice_of_methods_has_the_figures_of_its_records() -> None:
         assert shown == expected, (anchor, name)
 
 
+def test_the_readme_has_the_figures_of_equal_time() -> None:
+    """Every recipe of the record, with its deviations."""
+    text = (ROOT / "README.md").read_text()
+    shown = re.search(r"<!-- equal time -->\n(.*?)<!-- /equal time -->", text, re.S)
+    assert shown is not None
+    table = (ROOT / "benchmarks/results/epyc2/equal-time/table.md").read_text()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    wanted = ["recipe", "seeds", "clean", "standard (1000 images)", "processor, s"]
+    columns = [cells[0].index(name) for name in wanted]
+    rows = [[row[i].removeprefix("cifar10-equal-time/") for i in columns] for row in cells[2:]]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown[1].splitlines()]
+    assert lines[0] == ["method", "seeds", "clean", "AutoAttack", "processor, s"]
+    assert lines[2:] == rows
+
+
 # -- links -----------------------------------------------------------------------------------------------------------
 
 LINKS = [(d, link) for d in DOCUMENTS for link in LINK.findall(d.read_text()) if not re.match(r"\w+:", link)]
