@@ -16,6 +16,7 @@ from headstart.campaigns.by_time import curve
 from headstart.campaigns.variation import variants
 from headstart.errors import UserError
 from headstart.evaluation.evaluate import evaluate
+from headstart.evaluation.measurement import Measurement
 from headstart.methods.registry import build_method, methods
 from headstart.recipes.reader import load_recipe
 from headstart.recipes.recipe import Recipe
@@ -64,7 +65,7 @@ def test_the_table_holds_every_figure(out: Path) -> None:
     assert (out / "table.md").read_text().count("| digits/") == 2
     assert "2 recipes, measured side by side" in (out / "table.html").read_text()
     assert {path.name for path in (out / "table-figures").iterdir()} == {
-        f"{name}.{kind}" for name in ("ladder", "cost") for kind in ("svg", "pdf")
+        f"{name}.{kind}" for name in ("ladder", "cost", "curves-0", "curves-1") for kind in ("svg", "pdf")
     }
 
 
@@ -110,6 +111,24 @@ def test_what_has_a_record_is_not_measured_again(copied: Path) -> None:
     path.write_text(json.dumps(changed))
     table = bench(["digits/fgsm"], [0], "fgsm", copied, n=40, overrides=SHORT)
     assert "| digits/fgsm | 1 | 12.3 |" in table
+
+
+def test_attacks_that_were_finished_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut off in the second attack of the suite, after those that make the table's other columns."""
+    attack, ran = Measurement._attack, []
+
+    def counted(self: Measurement, name: str, *rest: Any) -> None:
+        ran.append(name)
+        if len(ran) == 4:
+            raise KeyboardInterrupt
+        attack(self, name, *rest)
+
+    monkeypatch.setattr(Measurement, "_attack", counted)
+    with pytest.raises(KeyboardInterrupt):
+        bench(["digits/fgsm"], [0], "light", tmp_path, n=20, overrides=SHORT)
+    bench(["digits/fgsm"], [0], "light", tmp_path, n=20, overrides=SHORT)
+    assert ran == ["fgsm", "pgd-20"] * 2 + ["fgsm", "pgd-20", "pgd-20"]
+    assert not list(tmp_path.rglob("*.partial*"))
 
 
 @pytest.mark.parametrize(

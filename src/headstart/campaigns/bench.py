@@ -24,7 +24,7 @@ from headstart.recipes.reader import every_recipe, load_recipe, merge
 from headstart.recipes.recipe import Recipe
 from headstart.report.groups import curve
 from headstart.runs.files import write_text
-from headstart.runs.folder import RunFolder
+from headstart.runs.folder import RunFolder, partial_of
 from headstart.training.train import train
 
 LOG = logging.getLogger(__name__)
@@ -182,9 +182,15 @@ def measure(name: str, recipe: Recipe, suite: str, run: Path, n: int | None, las
 
 
 def accuracies(weights: Path, recipe: Recipe, suite: str, n: int | None) -> Record:
-    """Accuracies of a network on the test images, and which of them withstand the suite."""
+    """Accuracies of a network on the test images, and which of them withstand the suite.
+
+    The suite's finished attacks are kept beside the weights until all are done, so that a bench that was cut off in
+    them goes on there.
+    """
+    partial = partial_of(weights)
     light = evaluate(weights, suite="light", n=n, device=recipe.device, seed=recipe.seed)
-    final = evaluate(weights, suite=suite, n=n, device=recipe.device, seed=recipe.seed)
+    final = evaluate(weights, suite=suite, n=n, device=recipe.device, seed=recipe.seed, partial=partial)
+    partial.unlink(missing_ok=True)
     return {
         "clean": final.clean,
         "fgsm": light.attacks["fgsm"],
