@@ -70,8 +70,11 @@ def stages_of(run: RunFolder) -> tuple[float, list[Tensor]]:
 
 def curves_of(curves: dict[str, list[dict[str, float]]]) -> Figure:
     """Held-out accuracy by epoch under FGSM and PGD, a panel per method."""
-    figure, axes = pyplot.subplots(2, 2, figsize=(6.4, 4.2), sharex=True, sharey=True)
-    for (method, rows), axis in zip(curves.items(), axes.flat, strict=True):
+    columns = -(-len(curves) // 2)
+    figure, axes = pyplot.subplots(2, columns, figsize=(3.2 * columns, 4.2), sharex=True, sharey=True)
+    for spare in axes.flat[len(curves) :]:
+        figure.delaxes(spare)
+    for (method, rows), axis in zip(curves.items(), axes.flat, strict=False):
         epochs = [row["epoch"] for row in rows]
         axis.plot(epochs, [100 * row["fgsm"] for row in rows], "--", color="#d1495b", label="FGSM")
         axis.plot(epochs, [100 * row["pgd"] for row in rows], "-", color="#1f3a5f", label="PGD-10")
