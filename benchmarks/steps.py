@@ -49,7 +49,7 @@ from headstart.methods.registry import methods
 from headstart.runs.environment import environment
 
 BATCH_SIZES = {"resnet18": 32, "small": 128}
-PRECISIONS: dict[str, dict[str, bool]] = {
+PRECISIONS: dict[str, dict[str, Any]] = {
     "fp32": {},
     "bf16": {"bf16": True},
     "compiled": {"bf16": True, "compiled": True},

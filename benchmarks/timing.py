@@ -52,6 +52,7 @@ class Workload:
     compiled: bool = False
     graphs: bool = False
     size: int = 32
+    model_args: dict[str, Any] | None = None
 
     def batch(self) -> tuple[Tensor, Tensor]:
         draw = torch.Generator().manual_seed(0)
@@ -61,7 +62,7 @@ class Workload:
 
     def target(self) -> Target:
         torch.manual_seed(0)
-        network = build_model(self.model, 10).to(self.device, memory_format=torch.channels_last)
+        network = build_model(self.model, 10, args=self.model_args).to(self.device, memory_format=torch.channels_last)
         fast = torch.compile(network, dynamic=False) if self.compiled else None
         return Target(network, fast=fast, bf16=self.bf16)  # type: ignore[arg-type]
 
@@ -200,7 +201,7 @@ def literal_sdi_step(workload: Workload) -> Update:
 def plain_network(workload: Workload) -> torch.nn.Module:
     """The network as anyone has it: fp32, contiguous layout."""
     torch.manual_seed(0)
-    return build_model(workload.model, 10).to(workload.device)
+    return build_model(workload.model, 10, args=workload.model_args).to(workload.device)
 
 
 # -- single passes -----------------------------------------------------------------------------------------------

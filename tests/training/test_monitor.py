@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from headstart.attacks.alignment import local_linearity
 from headstart.attacks.collapse import collapsed
+from headstart.attacks.pgd import pgd
 from headstart.core.threat import ThreatModel
 from headstart.data import ImageSet
 from headstart.training.monitor import LINEARITY, Monitor
@@ -46,6 +47,43 @@ def test_monitor_measures_what_the_attacks_do(digits: ImageSet) -> None:
     assert measured == {"n": 20, "clean": 1.0, "fgsm": 0.5, "pgd": 0.5}
     assert network.training
     assert torch.equal(torch.get_rng_state(), state)
+
+
+class Counted(nn.Module):
+    """A network that counts the images it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = tiny_net(classes=10)
+        self.images = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.images += len(x)
+        logits: Tensor = self.network(x)
+        return logits
+
+
+def test_fooled_images_are_searched_no_further(digits: ImageSet) -> None:
+    """The accuracies are those of an attack that looks at every image to the end."""
+    torch.manual_seed(0)
+    network, threat = Counted().eval(), ThreatModel(0.02)
+    images = digits.images.expand(-1, -1, -1, 3)
+    data = ImageSet(images, torch.zeros(len(images), dtype=torch.int64), digits.classes, "digits")
+    monitor = Monitor(data, torch.device("cpu"), batch_size=len(data))
+    x = monitor.images.float().div(255).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        logits = network(x)
+        network.network.linear.bias -= logits.mean(0)  # all classes among its answers, which are the labels
+        monitor.labels = y = network(x).argmax(1)
+    network.images = 0
+    found = monitor.measure(network, threat)
+    every = len(data) * (1 + 10 + 3)
+    assert 0.4 * every < network.images < 0.95 * every
+    x_adv = pgd(network, x, y, threat, steps=10, alpha=0.005, generator=torch.Generator().manual_seed(0))
+    standing = int((network(x_adv).argmax(1) == y).sum())
+    assert found["clean"] == 1
+    assert 0.2 < standing / len(data) < 0.8
+    assert found["pgd"] == pytest.approx(standing / len(data), abs=1e-9)
 
 
 def test_validation_measures_linearity_and_disturbs_nothing(digits: ImageSet) -> None:

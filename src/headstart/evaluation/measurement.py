@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from headstart.attacks.autoattack import Slot
 from headstart.attacks.scores import cross_entropy
 from headstart.core import distributed
+from headstart.core.memory import reuse_memory
 from headstart.errors import DataError, WeightsError
 from headstart.evaluation.attacker import Attacker
 from headstart.evaluation.course import course_of
@@ -51,6 +52,7 @@ def ready(model: nn.Module | None, device: torch.device) -> Iterator[None]:
     if model is None:
         yield
         return
+    reuse_memory(device)
     kinds = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
     if kinds:
         raise WeightsError(f"the model has parameters in {kinds.pop()}; evaluation is in float32: call model.float()")

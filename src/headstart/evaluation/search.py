@@ -22,7 +22,9 @@ class Bfloat16(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, torch.bfloat16):
+        # Autocast keeps its copy of a leaf that needs a gradient, such as the image, until the outermost autocast ends:
+        # in an evaluation that is after the attack, and by then the copies of all its steps would take gigabytes.
+        with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
             logits: Tensor = self.model(x)
         return logits.float()
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from headstart.attacks.collapse import collapsed
 from headstart.core import Clock, distributed
+from headstart.core.memory import reuse_memory
 from headstart.core.threat import ThreatModel
 from headstart.data import Batch, Found, ImageSet, TrainingSet
 from headstart.errors import Interrupted, SettingError
@@ -75,6 +76,7 @@ def train(
     folder.check(recipe, resume, longer=longer)
     with determinism(recipe.deterministic), explained(recipe, folder.path):
         fabric = make_fabric(recipe, folder.path)
+        reuse_memory(fabric.device)
         torch.manual_seed(recipe.seed)
         train_set, val_set = load_parts(recipe, data)
         state = folder.load() if resume else None
