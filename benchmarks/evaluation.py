@@ -4,8 +4,9 @@
 
 Trains the demo's network on digits and two small ones on CIFAR-10, briefly, unless the folder ``--work`` holds them.
 The test images are attacked slice by slice, each slice by all contestants in turn, so that whatever else the machine
-does hits all alike; the record is written after every slice. All use the same seed and batch size. Plain is the
-authors' evaluation of the model as it is loaded; the others are `evaluate_model` with each search precision.
+does hits all alike, and each in a process of its own, so that what one does to its process helps no other. The record
+is written after every slice. All use the same seed and batch size. Plain is the authors' evaluation of the model as it
+is loaded; the others are `evaluate_model` with each search precision.
 
 Before that, the record gets what bounds the search: milliseconds of a forward pass and of an input gradient of the
 model as it is, of the copy with folded batch-norm and of that copy in bfloat16, with one thread and with all, and the
@@ -18,9 +19,10 @@ import argparse
 import functools
 import json
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,9 @@ def ours(precision: str) -> Contestant:
     return contestant
 
 
+CONTESTANTS: dict[str, Contestant] = {"plain": plain} | {p: ours(p) for p in ("auto", "fp32", "tf32", "bf16")}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="cifar10", help="CIFAR-10 for the other models")
@@ -84,11 +89,18 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--n", type=int, default=1000, help="test images, the first ones")
     parser.add_argument("--epochs", type=int, default=None, help="of training; default 40, 2 and 3")
-    parser.add_argument("--precisions", nargs="+", default=["auto"], help="of the search")
-    parser.add_argument("--out", type=Path, required=True, help="JSON record")
+    parser.add_argument("--precisions", nargs="+", choices=list(CONTESTANTS)[1:], default=["auto"])
+    parser.add_argument("--out", type=Path, help="JSON record")
+    parser.add_argument("--one", nargs=5, metavar=("NAME", "RUN", "DATA", "BEGIN", "END"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    contestants: dict[str, Contestant] = {"plain": plain} | {p: ours(p) for p in arguments.precisions}
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if arguments.one:
+        name, run, data, begin, end = arguments.one
+        print(json.dumps(attacked(name, Path(run), data, int(begin), int(end))))
+        return
+    if arguments.out is None:
+        parser.error("--out is needed: the record")
+    names = ["plain", *arguments.precisions]
+    device = _device()
     record: dict[str, Any] = {
         "batch_size": BATCH,
         "seed": SEED,
@@ -102,10 +114,14 @@ def main() -> None:
         run = trained(name, data, arguments.work / name, arguments.epochs)
         if device.type == "cpu":
             record["passes"][name] = passes_of(run, data)
-        for measured in compete(run, data, arguments.n, contestants, device):
+        for measured in compete(run, data, arguments.n, names):
             record["models"][name] = measured
             arguments.out.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(record["models"], indent=1))
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def trained(name: str, data: str, run: Path, epochs: int | None) -> Path:
@@ -161,35 +177,47 @@ def _forward(model: nn.Module, x: Tensor) -> Tensor:
     return logits
 
 
-def compete(
-    run: Path, data: str, n: int, contestants: dict[str, Contestant], device: torch.device
-) -> Iterator[dict[str, Any]]:
+def compete(run: Path, data: str, n: int, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Seconds, robust accuracy and agreement with plain on more and more of the first ``n`` test images."""
-    classifier = load_classifier(run)
-    epsilon = float(classifier.origin["epsilon"])
-    images, labels = load(data, "test").tensors()
-    x, y = (images[:n].float() / 255).contiguous().to(device), labels[:n].to(device)
-    robust: dict[str, list[Tensor]] = {name: [] for name in contestants}
-    rows: dict[str, dict[str, Any]] = {name: {"seconds": 0.0, "cpu_seconds": 0.0} for name in contestants}
-    for begin in range(0, len(x), SLICE):
-        for name, contestant in contestants.items():
-            model = load_classifier(run).network.to(device).eval()
-            wall, cpu = time.perf_counter(), time.process_time()
-            standing, told = contestant(model, x[begin : begin + SLICE], y[begin : begin + SLICE], epsilon)
-            row = rows[name]
-            row["seconds"] += time.perf_counter() - wall
-            row["cpu_seconds"] += time.process_time() - cpu
-            if told:
+    epsilon = float(load_classifier(run).origin["epsilon"])
+    n = min(n, len(load(data, "test")))
+    standing: dict[str, list[bool]] = {name: [] for name in names}
+    rows: dict[str, dict[str, Any]] = {name: {"seconds": 0.0, "cpu_seconds": 0.0} for name in names}
+    for begin in range(0, n, SLICE):
+        end = min(begin + SLICE, n)
+        for name in names:
+            command = [sys.executable, __file__, "--one", name, str(run), data, str(begin), str(end)]
+            process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            found, row = json.loads(process.stdout.splitlines()[-1]), rows[name]
+            for key in ("seconds", "cpu_seconds"):
+                row[key] += found[key]
+            if found["told"]:
                 before = row.get("attack_seconds", {})
-                row["attack_seconds"] = {k: before.get(k, 0.0) + v for k, v in told["attack_seconds"].items()}
-                row["precisions"] = [*row.get("precisions", []), told["precision"]]
-            robust[name].append(standing.cpu())
+                row["attack_seconds"] = {k: before.get(k, 0.0) + v for k, v in found["told"]["attack_seconds"].items()}
+                row["precisions"] = [*row.get("precisions", []), found["told"]["precision"]]
+            standing[name] += found["standing"]
             print(data, begin, name, f"{row['cpu_seconds']:.1f} processor seconds", flush=True)
-        yield {"n": min(begin + SLICE, len(x)), "epsilon": epsilon, "contestants": _beside_plain(rows, robust)}
+        verdicts = {name: torch.tensor(stand) for name, stand in standing.items()}
+        yield {"n": end, "epsilon": epsilon, "contestants": _beside_plain(rows, verdicts)}
 
 
-def _beside_plain(rows: dict[str, dict[str, Any]], robust: dict[str, list[Tensor]]) -> dict[str, dict[str, Any]]:
-    verdicts = {name: torch.cat(parts) for name, parts in robust.items()}
+def attacked(name: str, run: Path, data: str, begin: int, end: int) -> dict[str, Any]:
+    """What a contestant finds on a slice of the test images, and what that costs."""
+    device, classifier = _device(), load_classifier(run)
+    images, labels = load(data, "test").tensors()
+    x, y = (images[begin:end].float() / 255).contiguous().to(device), labels[begin:end].to(device)
+    model = classifier.network.to(device).eval()
+    wall, cpu = time.perf_counter(), time.process_time()
+    standing, told = CONTESTANTS[name](model, x, y, float(classifier.origin["epsilon"]))
+    return {
+        "seconds": time.perf_counter() - wall,
+        "cpu_seconds": time.process_time() - cpu,
+        "standing": standing.tolist(),
+        "told": told,
+    }
+
+
+def _beside_plain(rows: dict[str, dict[str, Any]], verdicts: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
     plain = rows["plain"]
     return {
         name: {
