@@ -366,19 +366,31 @@ def test_the_choice_of_methods_has_the_figures_of_its_records() -> None:
         assert shown == expected, (anchor, name)
 
 
-def test_the_readme_has_the_figures_of_equal_time() -> None:
-    """Every recipe of the record, with its deviations."""
-    text = (ROOT / "README.md").read_text()
-    shown = re.search(r"<!-- equal time -->\n(.*?)<!-- /equal time -->", text, re.S)
-    assert shown is not None
-    table = (ROOT / "benchmarks/results/epyc2/equal-time/table.md").read_text()
+def standing(folder: str) -> list[list[str]]:
+    """Method, seeds, clean and AutoAttack accuracy and seconds of every recipe of a record, with deviations."""
+    table = (ROOT / "benchmarks/results/epyc2" / folder / "table.md").read_text()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
     wanted = ["recipe", "seeds", "clean", "standard (1000 images)", "processor, s"]
     columns = [cells[0].index(name) for name in wanted]
-    rows = [[row[i].removeprefix("cifar10-equal-time/") for i in columns] for row in cells[2:]]
+    return [[row[i].rpartition("/")[2] for i in columns] for row in cells[2:]]
+
+
+@pytest.mark.parametrize(("name", "folder"), [("equal time", "equal-time"), ("deep", "methods-deep")])
+def test_the_readme_has_the_figures_of_cifar10(name: str, folder: str) -> None:
+    """Every recipe of the record."""
+    text = (ROOT / "README.md").read_text()
+    shown = re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", text, re.S)
+    assert shown is not None
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown[1].splitlines()]
     assert lines[0] == ["method", "seeds", "clean", "AutoAttack", "processor, s"]
-    assert lines[2:] == rows
+    assert lines[2:] == standing(folder)
+
+
+def test_the_readme_begins_with_the_figures_of_equal_time() -> None:
+    text = (ROOT / "README.md").read_text()
+    robust = {row[0]: row[3] for row in standing("equal-time")}
+    said = re.findall(r"([\d.]+ ± [\d.]+) %", text[: text.index("## Two commands")])
+    assert said == [robust["fgsm-sdi"], robust["pgd-at"]]
 
 
 # -- links -----------------------------------------------------------------------------------------------------------
