@@ -62,7 +62,7 @@ def test_other_devices_leave_the_allocator_alone(monkeypatch: pytest.MonkeyPatch
 
 
 class Watched(nn.Module):
-    """A convolution that tells when its bfloat16 outputs are freed."""
+    """A convolution that knows how many of the images it was shown are still in memory."""
 
     def __init__(self) -> None:
         super().__init__()
