@@ -53,13 +53,14 @@ def _entry(name: str, thing: Any) -> str:
 
 def every_method() -> str:
     """All methods in one table: registry, docs/methods.md, and the bench on digits."""
-    heads = ("method", "AutoAttack, %", "processor, s", "passes", "norms", "memory", "what it is", "family", "source")
+    figures_of = ("AutoAttack, %", "processor, s", "passes, counted")
+    heads = ("method", *figures_of, "passes", "norms", "memory", "what it is", "family", "source")
     families, measured = _rows_of_methods(), _measured()
     rows = [heads, ["---"] * len(heads)]
     for name, entry in methods().items():
         family, memory = families[name]
         what = entry.summary.partition(": ")[2] or entry.summary
-        figures, norms = measured.get(name, ("", "")), ", ".join(entry.norms)
+        figures, norms = measured.get(name, ("", "", "")), ", ".join(entry.norms)
         rows.append((f"`{name}`", *figures, entry.passes, norms, memory, what, family, entry.source))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -77,10 +78,14 @@ def _rows_of_methods() -> dict[str, tuple[str, str]]:
     return rows
 
 
-def _measured() -> dict[str, tuple[str, str]]:
-    """Robust accuracy in percent and processor seconds of every method on digits at epsilon 0.3."""
+def _measured() -> dict[str, tuple[str, str, str]]:
+    """Robust accuracy in percent, processor seconds, passes per update of every method on digits at epsilon 0.3."""
     rows = json.loads((RECORDS / "methods-digits" / "table.json").read_text())["rows"]
     return {
-        row["recipe"].removeprefix("digits/"): (f"{100 * mean(row['robust']):.1f}", f"{mean(row['cpu_seconds']):.1f}")
+        row["recipe"].removeprefix("digits/"): (
+            f"{100 * mean(row['robust']):.1f}",
+            f"{mean(row['cpu_seconds']):.1f}",
+            f"{sum(row['passes_per_update'].values()):.1f}",
+        )
         for row in rows
     }

@@ -105,6 +105,20 @@ def test_without_recipes_the_tables_are_made_anew_from_the_records(copied: Path,
         bench([], [0], "fgsm", tmp_path / "none")
 
 
+def test_a_bench_of_several_devices_says_that_their_seconds_do_not_compare(copied: Path) -> None:
+    assert "device" not in bench([], [0], "fgsm", copied)
+    path = copied / "records" / "digits-fgsm-0.json"
+    record = json.loads(path.read_text())
+    here = record["evaluation"]["environment"]["device"]
+    record["evaluation"]["environment"]["device"] = "Elsewhere"
+    path.write_text(json.dumps(record))
+    table = bench([], [0], "fgsm", copied)
+    assert "Seconds compare only within one device." in table
+    assert "Elsewhere: digits/fgsm" in table
+    assert f"{here}: digits/" in table
+    assert "Seconds compare only within one device." in (copied / "table.html").read_text()
+
+
 def test_what_has_a_record_is_not_measured_again(copied: Path) -> None:
     path = copied / "records" / "digits-fgsm-0.json"
     changed = json.loads(path.read_text()) | {"clean": 0.123}

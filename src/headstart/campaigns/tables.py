@@ -14,7 +14,7 @@ import numpy as np
 from headstart.campaigns import by_time
 from headstart.campaigns.folders import BenchFolder
 from headstart.evaluation.paired import Paired, paired
-from headstart.report import bench_page
+from headstart.report import bench_page, device_note
 from headstart.report.groups import passes_per_update
 from headstart.runs.files import write_text
 
@@ -50,6 +50,7 @@ def summary(records: Sequence[Record], behind: dict[str, Paired]) -> Record:
         "n": records[0]["evaluation"]["n"],
         "epsilon": records[0]["evaluation"]["epsilon"],
         "environment": records[0]["evaluation"]["environment"],
+        "devices": by_device(records),
         "cost": cost_column(records),
         "rows": [
             {
@@ -82,6 +83,15 @@ def cost_column(records: Sequence[Record]) -> str:
     return "seconds" if records[0]["cost"]["peak_memory_bytes"] else "cpu_seconds"
 
 
+def by_device(records: Sequence[Record]) -> dict[str, list[str]]:
+    """The recipes that were measured on each device: a bench that goes on elsewhere has several."""
+    found: dict[str, list[str]] = {}
+    for name, rows in by_recipe(records).items():
+        for device in sorted({row["evaluation"]["environment"]["device"] for row in rows}):
+            found.setdefault(device, []).append(name)
+    return found
+
+
 def behind_the_first(groups: dict[str, list[Record]]) -> dict[str, Paired]:
     """How far each recipe is behind the most robust one, on the same images; empty for records without verdicts."""
     if not all("withstands" in record for rows in groups.values() for record in rows):
@@ -100,6 +110,8 @@ def markdown(records: Sequence[Record], behind: dict[str, Paired]) -> str:
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for name, rows in groups.items():
         lines.append(f"| {' | '.join(cell(name, rows) for cell in columns.values())} |")
+    if note := device_note(by_device(records)):
+        lines += ["", note]
     return "\n".join(lines) + "\n"
 
 

@@ -80,7 +80,16 @@ def bench_page(summary: Json, folder: Path | None = None) -> str:
         symbols=list(zip(plots.LADDER_SYMBOLS, measures, strict=True)),
         compared=parts,
         by_time=by_time,
+        device_note=device_note(summary.get("devices", {})),
     )
+
+
+def device_note(devices: dict[str, list[str]]) -> str:
+    """Which recipes were measured on which device, a sentence; empty where there is one."""
+    if len(devices) < 2:
+        return ""
+    each = "; ".join(f"{device}: {', '.join(names)}" for device, names in devices.items())
+    return f"Seconds compare only within one device. {each}."
 
 
 def _measured_alike(summary: Json) -> dict[Measure, list[Json]]:
