@@ -169,4 +169,5 @@ def test_pgd_ends_cycles_early_with_the_very_same_examples(robust: nn.Module, st
     (long_way, passes), (short, fewer) = found
     assert torch.equal(short, long_way)
     assert 3 < fooled(robust, short, y).sum() < len(y) - 3
-    assert fewer < (1 if steps == 7 else 0.7) * passes
+    assert fewer <= passes  # in seven steps few samples, or none, come back to where they were
+    assert steps == 7 or fewer < 0.7 * passes
