@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader, TensorDataset
 
 import headstart
+from benchmarks import demo_seeds
 from headstart.campaigns.bench import expanded, stem_of
 from headstart.campaigns.tables import tabulate
 from headstart.commands.flags import given
@@ -390,6 +391,20 @@ def test_the_readme_has_the_figures_of_cifar10(name: str, folder: str) -> None:
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown[1].splitlines()]
     assert lines[0] == ["method", "seeds", "clean", "AutoAttack", "processor, s"]
     assert lines[2:] == standing(folder)
+
+
+def test_the_readme_has_the_figures_of_the_demo() -> None:
+    """Every method of the record, and who collapsed in how many seeds."""
+    text = (ROOT / "README.md").read_text()
+    record = json.loads((ROOT / "benchmarks/results/xeon2/demo_seeds.json").read_text())
+    shown = re.search(r"<!-- demo -->\n(.*?)\n<!-- /demo -->", text, re.S)
+    assert shown is not None
+    assert shown[1] == demo_seeds.markdown(record["summary"])
+    assert demo_seeds.summary(record["demos"]) == record["summary"]
+    collapses = {
+        name: sum(demo["collapse"][name] is not None for demo in record["demos"]) for name in record["summary"]
+    }
+    assert collapses == {"fgsm": 3, "fgsm-rs": 2, "fgsm-sdi": 0, "sdi-pgi": 0, "pgd-at": 0}, "as the README says"
 
 
 def test_the_readme_begins_with_the_figures_of_equal_time() -> None:
