@@ -5,8 +5,9 @@
 Trains the demo's network on digits and two small ones on CIFAR-10, briefly, unless the folder ``--work`` holds them.
 The test images are attacked slice by slice, each slice by all contestants in turn, so that whatever else the machine
 does hits all alike, and each in a process of its own, so that what one does to its process helps no other. The record
-is written after every slice. All use the same seed and batch size. Plain is the authors' evaluation of the model as it
-is loaded; the others are `evaluate_model` with each search precision.
+is written after every slice; ``table`` makes of records what docs/evaluation.md shows. All use the same seed and batch
+size. Plain is the authors' evaluation of the model as it is loaded; the others are `evaluate_model` with each search
+precision.
 
 Before that, the record gets what bounds the search: milliseconds of a forward pass and of an input gradient of the
 model as it is, of the copy with folded batch-norm and of that copy in bfloat16, with one thread and with all, and the
@@ -215,6 +216,21 @@ def attacked(name: str, run: Path, data: str, begin: int, end: int) -> dict[str,
         "standing": standing.tolist(),
         "told": told,
     }
+
+
+def table(records: Sequence[dict[str, Any]]) -> str:
+    """A row for each model of each record, in Markdown: what the default takes of plain's processor time."""
+    head = ("recipe of the model", "images", "device", "search", "plain, s", "here, s", "ratio", "verdicts that differ")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for record in records:
+        for name, measured in record["models"].items():
+            plain, ours = (measured["contestants"][kind] for kind in ("plain", "auto"))
+            searches = dict.fromkeys(precision.partition(" ")[0] for precision in ours["precisions"])
+            cells = [f"`{MODELS[name][0]}`", f"{measured['n']:,}", record["environment"]["device"], ", ".join(searches)]
+            cells += [f"{row['cpu_seconds']:.0f}" for row in (plain, ours)]
+            cells += [f"{ours['cpu_seconds_to_plain']:.2f}", str(len(ours["rows_unlike_plain"]))]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _beside_plain(rows: dict[str, dict[str, Any]], verdicts: dict[str, Tensor]) -> dict[str, dict[str, Any]]:

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader, TensorDataset
 
 import headstart
-from benchmarks import demo_seeds
+from benchmarks import demo_seeds, evaluation
 from headstart.campaigns.bench import expanded, stem_of
 from headstart.campaigns.tables import tabulate
 from headstart.commands.flags import given
@@ -391,6 +391,17 @@ def test_the_readme_has_the_figures_of_cifar10(name: str, folder: str) -> None:
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown[1].splitlines()]
     assert lines[0] == ["method", "seeds", "clean", "AutoAttack", "processor, s"]
     assert lines[2:] == standing(folder)
+
+
+def test_what_autoattack_costs_is_what_was_recorded() -> None:
+    text = (ROOT / "docs" / "evaluation.md").read_text()
+    shown = re.search(r"<!-- evaluation -->\n(.*?)<!-- /evaluation -->", text, re.S)
+    assert shown is not None
+    records = [
+        json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks/results").glob("*/evaluation-*.json"))
+    ]
+    assert shown[1] == evaluation.table(records)
+    assert all(row.endswith("| 0 |") for row in shown[1].splitlines()[2:]), "every verdict is the same, it says"
 
 
 def test_the_readme_has_the_figures_of_the_demo() -> None:
