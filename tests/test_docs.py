@@ -401,6 +401,8 @@ def test_what_autoattack_costs_is_what_was_recorded() -> None:
         json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks/results").glob("*/evaluation-*.json"))
     ]
     assert shown[1] == evaluation.table(records)
+    ratios = sorted(row.split("|")[7].strip() for row in shown[1].splitlines()[2:])
+    assert f"AutoAttack takes {ratios[0]} to {ratios[-1]} of" in (ROOT / "README.md").read_text()
     assert all(row.endswith("| 0 |") for row in shown[1].splitlines()[2:]), "every verdict is the same, it says"
 
 
