@@ -420,6 +420,16 @@ def test_the_readme_has_the_figures_of_the_demo() -> None:
     assert collapses == {"fgsm": 3, "fgsm-rs": 2, "fgsm-sdi": 0, "sdi-pgi": 0, "pgd-at": 0}, "as the README says"
 
 
+def test_the_shares_of_time_at_16_255_are_those_of_the_record() -> None:
+    rows = json.loads((campaign("methods-deep") / "table.json").read_text())["rows"]
+    seconds = {row["recipe"].partition("/")[2]: mean(row["cpu_seconds"]) for row in rows}
+    shares = {name: f"{spent / seconds['pgd-at']:.2f}" for name, spent in seconds.items()}
+    assert f"FGSM-SDI takes {shares['fgsm-sdi']} of PGD-AT's processor time" in COMPARISON
+    assert f"**FGSM-MEP takes the least of them**, {shares['fgsm-mep']}," in COMPARISON
+    level = [float(shares[name]) for name in ("fgsm-mep", "fgsm-sdi", "sdi-pgi", "sdi-liet")]
+    assert f"for {min(level):.1f} to {max(level):.1f} of its time" in (ROOT / "README.md").read_text()
+
+
 def test_the_readme_begins_with_the_figures_of_equal_time() -> None:
     text = (ROOT / "README.md").read_text()
     robust = {row[0]: row[3] for row in standing("equal-time")}
