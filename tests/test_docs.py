@@ -423,10 +423,10 @@ def test_the_readme_has_the_figures_of_the_demo() -> None:
 def test_the_shares_of_time_at_16_255_are_those_of_the_record() -> None:
     rows = json.loads((campaign("methods-deep") / "table.json").read_text())["rows"]
     seconds = {row["recipe"].partition("/")[2]: mean(row["cpu_seconds"]) for row in rows}
-    shares = {name: f"{spent / seconds['pgd-at']:.2f}" for name, spent in seconds.items()}
-    assert f"FGSM-SDI takes {shares['fgsm-sdi']} of PGD-AT's processor time" in COMPARISON
-    assert f"**FGSM-MEP takes the least of them**, {shares['fgsm-mep']}," in COMPARISON
-    level = [float(shares[name]) for name in ("fgsm-mep", "fgsm-sdi", "sdi-pgi", "sdi-liet")]
+    shares = {name: spent / seconds["pgd-at"] for name, spent in seconds.items()}
+    assert f"FGSM-SDI takes {shares['fgsm-sdi']:.2f} of PGD-AT's processor time" in COMPARISON
+    assert f"**FGSM-MEP takes the least of them**, {shares['fgsm-mep']:.2f}," in COMPARISON
+    level = [shares[name] for name in ("fgsm-mep", "fgsm-sdi", "sdi-pgi", "sdi-liet")]
     assert f"for {min(level):.1f} to {max(level):.1f} of its time" in (ROOT / "README.md").read_text()
 
 
