@@ -130,6 +130,11 @@ LADDERS: dict[int, dict[str, Rung]] = {
         "sgd": Rung("SGD; first layer learned", FAST, HOURS),
         "muon": Rung("Muon, rate 0.05; first layer learned", FAST, {**HOURS, **MUON}),
         "muon-n-fgsm": Rung("Muon, rate 0.05; first layer learned; N-FGSM", "cifar10-fast/n-fgsm", {**HOURS, **MUON}),
+        "muon-mep": Rung(
+            "Muon, rate 0.05; first layer learned; FGSM-MEP; average of weights, 0.999; epochs for a Xeon with AMX",
+            "cifar10-fast/fgsm-mep",
+            {**HOURS, **MUON, "epochs": 47, "average": 0.999},
+        ),
     },
 }
 
