@@ -12,9 +12,10 @@ from pyautoattack import AutoAttack
 from pyautoattack.fab_projections import projection_linf
 from torch import Tensor, nn
 
-from headstart.attacks import pgd
+from headstart.attacks import fab, pgd
 from headstart.attacks.autoattack import attack_of
 from headstart.attacks.fab import to_hyperplane
+from headstart.attacks.rows import chosen
 from headstart.attacks.scores import fooled
 from headstart.attacks.square import KEPT, State, square
 from headstart.core.threat import ThreatModel
@@ -80,6 +81,26 @@ def test_newtons_method_projects_as_sorting_does() -> None:
     torch.testing.assert_close(step, expected, rtol=1e-6, atol=1e-9)
     reached = ((w * step).flatten(1).sum(1) + c).abs() < 1e-6 * c.abs()
     assert 50 < reached.sum() < 200
+
+
+def test_fab_in_pieces_is_fab(robust: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = right(robust, 12)
+    found = []
+    for piece in (1, 2 * x[0].numel(), x.numel()):
+        monkeypatch.setattr(fab, "PIECE", piece)
+        found.append(fab.fab_t(robust, x, y, ThreatModel(EPSILON), targets=2, iterations=10))
+    assert not torch.equal(found[0], x)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+def test_rows_are_chosen_as_where_does() -> None:
+    torch.manual_seed(0)
+    one, other = torch.rand(6, 3, 4, 4), torch.rand(6, 3, 4, 4)
+    before = other.clone()
+    for rows in (torch.tensor([True, False, True, True, False, False]), torch.ones(6) > 0, torch.ones(6) < 0):
+        assert torch.equal(chosen(rows, one, other), torch.where(rows.view(-1, 1, 1, 1), one, other))
+    assert torch.equal(other, before)
 
 
 class Counting(Wrapped):

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule, symbolic_trace
 
+from headstart.attacks.scores import input_gradient, margin
 from headstart.core.threat import ThreatModel
 from headstart.errors import UserError
 from headstart.evaluation import pilot
@@ -118,6 +120,42 @@ def test_bfloat16_is_for_the_network_alone(network: nn.Module, images: Tensor) -
     assert kinds == [torch.bfloat16]
     assert logits.dtype == grad.dtype == torch.float32
     torch.testing.assert_close(logits, network(images), rtol=0.05, atol=0.05)
+
+
+def test_a_traced_model_keeps_rounded_weights(residual: nn.Module, images: Tensor, threat: ThreatModel) -> None:
+    """And answers, and has gradients, as with weights that each pass rounds."""
+    copy = folded(residual, images, labels_of(residual, images), threat)
+    assert isinstance(copy, GraphModule)
+    search, y = Bfloat16(copy), labels_of(residual, images)
+    assert {p.dtype for p in copy.parameters()} == {torch.float32}
+    assert {p.dtype for p in search.parameters()} == {torch.bfloat16}
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        expected = input_gradient(copy, images, y, margin)
+    assert all(torch.equal(a, b) for a, b in zip(input_gradient(search, images, y, margin), expected, strict=True))
+
+
+class Tied(nn.Module):
+    """A weight that the forward pass also reads as a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free, self.read = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.read(self.free(x)) / self.read.weight.norm()
+
+
+def test_weights_that_are_read_elsewhere_stay_as_they_are() -> None:
+    model = symbolic_trace(Tied())
+    search = Bfloat16(model)
+    assert {name for name, p in search.named_parameters() if p.dtype == torch.bfloat16} == {
+        "model.free.weight",
+        "model.free.bias",
+    }
+    x = torch.rand(2, 4)
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        expected = model(x)
+    assert torch.equal(search(x), expected.float())
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Generator, Tensor, nn
 
+from headstart.attacks.rows import chosen
 from headstart.attacks.scores import Score, cross_entropy, fooled, input_gradient, margin
 from headstart.core.threat import ThreatModel
 
@@ -139,7 +140,7 @@ class _Result:
         gap = margin(logits, state.y)
         nearer = gap > self.gap[state.row]
         self.gap[state.row] = torch.where(nearer, gap, self.gap[state.row])
-        self.found[state.row] = torch.where(nearer.view(-1, 1, 1, 1), state.point, self.found[state.row])
+        self.found[state.row] = chosen(nearer, state.point, self.found[state.row])
         hit = ((logits.argmax(1) != state.y) & nearer).nonzero().squeeze(1)
         if len(hit) == 0:
             return
@@ -206,9 +207,8 @@ def _note(state: _State, score: Tensor) -> None:
     state.rises = state.rises + (score > state.last_score)
     state.last_score = score
     better = score > state.best_score
-    wide = better.view(-1, 1, 1, 1)
-    state.best = torch.where(wide, state.point, state.best)
-    state.best_grad = torch.where(wide, state.grad, state.best_grad)
+    state.best = chosen(better, state.point, state.best)
+    state.best_grad = chosen(better, state.grad, state.best_grad)
     state.best_score = torch.where(better, score, state.best_score)
 
 
@@ -217,10 +217,9 @@ def _shorten(state: _State, period: int) -> None:
     stuck = ~state.halved & (state.score_at_check >= state.best_score)
     state.halved = (state.rises <= period * RISING) | stuck
     state.score_at_check, state.rises = state.best_score, torch.zeros_like(state.rises)
-    wide = state.halved.view(-1, 1, 1, 1)
-    state.step = torch.where(wide, state.step / 2, state.step)
-    state.point = torch.where(wide, state.best, state.point)
-    state.grad = torch.where(wide, state.best_grad, state.grad)
+    state.step = chosen(state.halved, state.step / 2, state.step)
+    state.point = chosen(state.halved, state.best, state.point)
+    state.grad = chosen(state.halved, state.best_grad, state.grad)
 
 
 def _ratio(c: Tensor) -> Score:

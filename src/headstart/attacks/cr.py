@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Generator, Tensor, nn
 
+from headstart.attacks.rows import chosen
 from headstart.attacks.scores import Score, cross_entropy, input_gradient, margin
 from headstart.core.threat import ThreatModel
 from headstart.errors import SettingError
@@ -92,7 +93,7 @@ def _rounds(
                 found, fooled[work], promising[work, t] = _descend(
                     model, x[rows], y[rows], targets[work, t], threat, generator
                 )
-                x_adv[rows] = torch.where(fooled[work].view(-1, 1, 1, 1), found, x_adv[rows])
+                x_adv[rows] = chosen(fooled[work], found, x_adv[rows])
         tried = promising
 
 
@@ -106,7 +107,7 @@ def _short_pgd(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, gene
         # The published code means to decay the step from here on, and resets it.
         alpha = (0.25 if step == PERIOD // 6 else 0.5) * threat.epsilon
         moved = threat.box(x, threat.project(delta + alpha * grad.sign()))
-        delta = torch.where(moving.view(-1, 1, 1, 1), moved, delta)
+        delta = chosen(moving, moved, delta)
     return x + delta
 
 

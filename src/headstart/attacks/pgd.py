@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
+from headstart.attacks.rows import chosen
 from headstart.attacks.scores import Score, find_score, input_gradient, margin
 from headstart.core.threat import ThreatModel
 from headstart.errors import SettingError
@@ -108,7 +109,7 @@ def _step(
 ) -> Tensor:
     grad, logits = input_gradient(model, x + delta, y, objective)
     moved = threat.box(x, threat.project(delta + alpha * threat.direction(grad)))
-    return torch.where((logits.argmax(1) == y).view(-1, 1, 1, 1), moved, delta)
+    return chosen(logits.argmax(1) == y, moved, delta)
 
 
 def _until_repeated(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
+from headstart.attacks.rows import chosen
 from headstart.attacks.scores import fooled, margin
 from headstart.core.threat import ThreatModel
 
@@ -140,7 +141,7 @@ class _Search:
             answers = self._lead(changed, self.y[asked])
             lead = torch.full_like(self.lead, math.inf).index_copy_(0, asked, answers)
         nearer = lead < self.lead
-        self.best[here] = torch.where(nearer.view(-1, 1, 1, 1), patch, before)
+        self.best[here] = chosen(nearer, patch, before)
         self.lead = torch.where(nearer, lead, self.lead)
         if self.alone:
             for row in nearer.nonzero().squeeze(1).tolist():

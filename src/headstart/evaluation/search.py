@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 from torch.fx.experimental.optimization import fuse
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -15,11 +17,14 @@ from headstart.evaluation.probe import differs
 
 
 class Bfloat16(nn.Module):
-    """Convolutions and matrix products of the model in bfloat16, logits in float32."""
+    """Convolutions and matrix products of the model in bfloat16, logits in float32.
+
+    Of a traced model a copy is made whose layers keep the rounded weights, which every pass would round anew.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model = _rounded(model) if isinstance(model, GraphModule) else model
 
     def forward(self, x: Tensor) -> Tensor:
         # Autocast keeps its copy of a leaf that needs a gradient, such as the image, until the outermost autocast ends:
@@ -27,6 +32,15 @@ class Bfloat16(nn.Module):
         with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
             logits: Tensor = self.model(x)
         return logits.float()
+
+
+def _rounded(model: GraphModule) -> GraphModule:
+    copy = deepcopy(model)
+    read = {str(node.target).rpartition(".")[0] for node in copy.graph.nodes if node.op == "get_attr"}
+    for name, layer in copy.named_modules():
+        if type(layer) in (nn.Conv2d, nn.Linear) and name not in read:  # autocast rounds what these compute with
+            layer.to(torch.bfloat16)
+    return copy
 
 
 def folded(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -> nn.Module | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
+from headstart.attacks.rows import chosen
 from headstart.attacks.scores import find_score, input_gradient
 from headstart.core.threat import ThreatModel
 
@@ -54,7 +55,7 @@ def within(
         grad, logits = input_gradient(model, x + delta, y, objective)
         reached = objective(logits.float(), y)
         better = reached > highest
-        best = torch.where(better.view(-1, 1, 1, 1), delta, best)
+        best = chosen(better, delta, best)
         highest = torch.where(better, reached, highest)
         if step < STEPS:
             moved = delta / size.clamp_min(torch.finfo(x.dtype).tiny) + unit.direction(grad) / 4
