@@ -89,6 +89,17 @@ def test_records_without_last_weights_are_refused_where_they_are_wanted(copied: 
         bench(["digits/fgsm"], [0], "fgsm", copied, n=40, last=True, overrides=SHORT)
 
 
+def test_a_table_has_no_last_weights_where_some_records_have_none(copied: Path) -> None:
+    path = copied / "records" / "digits-fgsm-1.json"
+    record = json.loads(path.read_text())
+    del record["last"], record["curve"]
+    path.write_text(json.dumps(record))
+    assert "last epoch" not in bench([], [0], "fgsm", copied)
+    rows = {row["recipe"]: row for row in json.loads((copied / "table.json").read_text())["rows"]}
+    assert not rows["digits/fgsm"].keys() & {"last", "curves"}
+    assert len(rows["digits/standard"]["last"]["robust"]) == len(rows["digits/standard"]["curves"]) == 2
+
+
 def test_every_row_says_how_far_it_is_behind_the_first(out: Path) -> None:
     first, second = json.loads((out / "table.json").read_text())["rows"]
     assert "behind_the_first" not in first

@@ -62,12 +62,17 @@ def summary(records: Sequence[Record], behind: dict[str, Paired]) -> Record:
                 "collapsed_epochs": [r["collapsed_epochs"] for r in rows],
                 "passes_per_update": passes_per_update(rows[0]["cost"]),
                 **({"behind_the_first": behind[name]._asdict()} if name in behind else {}),
-                **({"last": {c: [r["last"][c] for r in rows] for c in COLUMNS[:4]}} if "last" in rows[0] else {}),
-                **({"curves": [r["curve"] for r in rows]} if "curve" in rows[0] else {}),
+                **({"last": {c: [r["last"][c] for r in rows] for c in COLUMNS[:4]}} if have("last", rows) else {}),
+                **({"curves": [r["curve"] for r in rows]} if have("curve", rows) else {}),
             }
             for name, rows in groups.items()
         ],
     }
+
+
+def have(part: str, records: Sequence[Record]) -> bool:
+    """Whether all of them have this part."""
+    return all(part in record for record in records)
 
 
 def by_recipe(records: Sequence[Record]) -> dict[str, list[Record]]:
@@ -127,7 +132,7 @@ def _columns(records: Sequence[Record], behind: dict[str, Paired]) -> dict[str, 
     }
     if behind:
         columns["behind the first (95 %)"] = lambda name, rows: _interval(behind.get(name))
-    if all("last" in record for record in records):
+    if have("last", records):
         columns["last epoch: PGD-20"] = _mean("last", "pgd-20")
         columns[f"last epoch: {suite}"] = _mean("last", "robust")
     columns["processor, s" if cost == "cpu_seconds" else "training, s"] = _mean(cost, scale=1)
