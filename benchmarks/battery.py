@@ -53,7 +53,7 @@ def _runs() -> Iterator[tuple[Run, ...]]:
         yield Run("cifar10", BEST, {"seed": seed}), Run("cifar10", "liet", {"seed": seed})
     for epsilon in ("12/255", "16/255"):
         yield tuple(Run("cifar10", name, {"epsilon": epsilon}) for name in ("fgsm-rs", BEST))
-        yield tuple(Run("cifar10", name, {"epsilon": epsilon}) for name in ("sdi-memory", "pgd-at"))
+        yield tuple(Run("cifar10", name, {"epsilon": epsilon}) for name in ("fgsm-mep", "pgd-at"))
     yield tuple(Run("tiny-imagenet-50", name, book="tiny-imagenet") for name in ("fgsm-rs", BEST))
     for seed in (1, 2):
         yield (
