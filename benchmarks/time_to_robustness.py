@@ -27,7 +27,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from headstart.core import Clock, Step, Target, TaskInfo
+from headstart.core import Clock, Step, Target, TaskInfo, distributed
 from headstart.core.threat import ThreatModel
 from headstart.evaluation.evaluate import evaluate
 from headstart.methods.registry import build_method
@@ -172,7 +172,8 @@ def climb(budget: int, name: str, seed: int, arguments: argparse.Namespace, path
         settings: dict[str, Any] = {"suite": "standard", "n": IMAGES_AUTOATTACK, "search_precision": "bf16"}
         found = evaluate(run / "model-last.safetensors", **settings, device="cpu", partial=run / "autoattack.partial")
         record |= {"autoattack": found.robust, "autoattack_images": found.n}
-        write_text(path, json.dumps(record, indent=1) + "\n")
+        if distributed.rank() == 0:  # under torchrun processes share the attack
+            write_text(path, json.dumps(record, indent=1) + "\n")
 
 
 def measured(budget: int, name: str, seed: int, run: Path, data: str) -> dict[str, Any]:
