@@ -135,6 +135,17 @@ LADDERS: dict[int, dict[str, Rung]] = {
             "cifar10-fast/fgsm-mep",
             {**HOURS, **MUON, "epochs": 47, "average": 0.999},
         ),
+        "muon-sdi": Rung(
+            "Muon, rate 0.05; first layer learned; FGSM-SDI; average of weights, 0.999; epochs for a Xeon with AMX",
+            "cifar10-fast/fgsm-sdi",
+            {
+                **HOURS,
+                **MUON,
+                "epochs": 42,
+                "average": 0.999,
+                "method_args": {"generator_width": 16, "relative_alpha": 0.5},
+            },
+        ),
     },
 }
 
