@@ -37,7 +37,7 @@ from headstart.runs.environment import environment
 from headstart.runs.files import write_text
 from headstart.training.train import train
 
-IMAGES = 500  # test images that PGD-20 attacks, the first ones
+IMAGES = {15: 500, 60: 500, 700: 2000, 7200: 500}  # test images that PGD-20 attacks, the first ones, by ladder
 IMAGES_AUTOATTACK = 1000
 BATCH = 128
 TURNS = 3  # of each network when speeds are measured; the fastest counts
@@ -95,7 +95,13 @@ def narrow(what: str, model: dict[str, Any], method: str = "fgsm-rs", **fields: 
     return Rung(what, f"cifar10-fast/{method}", {**SHORT, "model_args": model_args, **fields})
 
 
+def parts(what: str, method: str = "n-fgsm", **fields: Any) -> Rung:
+    """A step of the ladder of 700 seconds: what two hours might be spent on, tried in a tenth of them."""
+    return Rung(what, f"cifar10-fast/{method}", fields)
+
+
 MUON: dict[str, Any] = {"optimizer": "muon", "lr": 0.05}
+HALF_STEP: dict[str, Any] = {"generator_width": 16, "relative_alpha": 0.5}  # FGSM-SDI
 LADDERS: dict[int, dict[str, Rung]] = {
     15: {
         "small": Rung("`cifar10-small/fgsm-rs`", SMALL, {"epochs": 1, "samples": 11_500}),
@@ -124,12 +130,37 @@ LADDERS: dict[int, dict[str, Rung]] = {
         ),
         "wong": Rung(WONG.what, WONG.recipe, {**WONG.fields, "epochs": 1, "samples": 2400}),
     },
+    700: {
+        "n-fgsm": parts("`fast` 64-256-256; N-FGSM", epochs=6),
+        "residual": parts(
+            "residual, blocks 1-2-2; N-FGSM",
+            epochs=2,
+            model="preact-resnet18",
+            model_args={"blocks": [1, 2, 2], "widths": [64, 128, 256]},
+        ),
+        "wide": parts("`fast` 128-320-320; N-FGSM", epochs=3, model_args={"widths": [128, 320, 320]}),
+        "smooth": parts("`fast` 64-256-256; N-FGSM, smoothing 0.4", epochs=6, method_args={"label_smoothing": 0.4}),
+        "memory": parts("`fast` 64-256-256; remembered gradient", "sdi-memory", epochs=5, method_args=HALF_STEP),
+        "sdi": parts("`fast` 64-256-256; FGSM-SDI", "fgsm-sdi", epochs=4, method_args=HALF_STEP),
+    },
     7200: {
         "small": Rung("`cifar10-small/fgsm-rs`", SMALL, {"epochs": 100}),
-        "wong": Rung(WONG.what, WONG.recipe, {**WONG.fields, "epochs": 5}),
+        "wong": Rung(WONG.what, WONG.recipe, {**WONG.fields, "epochs": 9}),
         "sgd": Rung("SGD; first layer learned", FAST, HOURS),
         "muon": Rung("Muon, rate 0.05; first layer learned", FAST, {**HOURS, **MUON}),
         "muon-n-fgsm": Rung("Muon, rate 0.05; first layer learned; N-FGSM", "cifar10-fast/n-fgsm", {**HOURS, **MUON}),
+        "muon-residual": Rung(
+            "Muon, rate 0.05; residual, 64-128-256-512, blocks 1-2-2-1; N-FGSM; average of weights, 0.999",
+            "cifar10-fast/n-fgsm",
+            {
+                **HOURS,
+                **MUON,
+                "epochs": 14,
+                "average": 0.999,
+                "model": "preact-resnet18",
+                "model_args": {"blocks": [1, 2, 2, 1], "widths": [64, 128, 256, 512]},
+            },
+        ),
         "muon-mep": Rung(
             "Muon, rate 0.05; first layer learned; FGSM-MEP; average of weights, 0.999; epochs for a Xeon with AMX",
             "cifar10-fast/fgsm-mep",
@@ -143,7 +174,7 @@ LADDERS: dict[int, dict[str, Rung]] = {
                 **MUON,
                 "epochs": 42,
                 "average": 0.999,
-                "method_args": {"generator_width": 16, "relative_alpha": 0.5},
+                "method_args": HALF_STEP,
             },
         ),
     },
@@ -192,7 +223,7 @@ def measured(budget: int, name: str, seed: int, run: Path, data: str) -> dict[st
     rung = LADDERS[budget][name]
     recipe = load_recipe(rung.recipe, **{**rung.fields, **TRAINED, "data": data, "seed": seed})
     result = train(recipe, run, resume=run.exists(), progress=False)
-    settings: dict[str, Any] = {"suite": "light", "n": IMAGES, "search_precision": "bf16"}
+    settings: dict[str, Any] = {"suite": "light", "n": IMAGES[budget], "search_precision": "bf16"}
     light = evaluate(run / "model-last.safetensors", **settings, device="cpu", progress=False)
     return {
         "budget": budget,
