@@ -64,7 +64,7 @@ STRIDED = {"widths": [64, 128, 256], "stride": 2}
 WHITE: dict[str, Any] = {"whiten": True, "ridge": 5e-4}
 LEARNED: dict[str, Any] = {"whiten": False}
 SGD = {"optimizer": "sgd", "lr": 0.1, "average": 0.0}
-SHORT = {**SGD, "epochs": 1, "model_args": {**STRIDED, **WHITE}}
+SHORT = {**SGD, "epochs": 1, "model": "fast", "model_args": {**STRIDED, **WHITE}}
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "small of cifar10-small": ("small", {"blocks": [1, 1, 1], "widths": [32, 64, 128], "stem_stride": 2}),
     "fast 64-128-256, stride 2": ("fast", STRIDED),
@@ -75,7 +75,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "fast 64-256-256": ("fast", {"widths": [64, 256, 256]}),
     "preact-resnet18": ("preact-resnet18", {}),
 }
-HOURS = {**SGD, "epochs": 18, "model_args": {"widths": [64, 256, 256], "stride": 1, **LEARNED}}
+HOURS = {**SGD, "epochs": 18, "model": "fast", "model_args": {"widths": [64, 256, 256], "stride": 1, **LEARNED}}
 WONG = Rung(
     "the PreActResNet-18 recipe of Wong et al., cut",
     "cifar10/fgsm-rs",
@@ -95,9 +95,12 @@ def narrow(what: str, model: dict[str, Any], method: str = "fgsm-rs", **fields: 
     return Rung(what, f"cifar10-fast/{method}", {**SHORT, "model_args": model_args, **fields})
 
 
+PLAIN: dict[str, Any] = {"model": "fast", "model_args": {"widths": [64, 256, 256]}, "average": 0.0}
+
+
 def parts(what: str, method: str = "n-fgsm", **fields: Any) -> Rung:
     """A step of the ladder of 700 seconds: what two hours might be spent on, tried in a tenth of them."""
-    return Rung(what, f"cifar10-fast/{method}", fields)
+    return Rung(what, f"cifar10-fast/{method}", {**PLAIN, **fields})
 
 
 MUON: dict[str, Any] = {"optimizer": "muon", "lr": 0.05}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.time_to_robustness import LADDERS, tables
+from benchmarks.time_to_robustness import LADDERS, TRAINED, tables
 
 from headstart.models import build_model
 from headstart.recipes.reader import load_recipe
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 @pytest.mark.parametrize(("budget", "step"), [(budget, step) for budget, rungs in LADDERS.items() for step in rungs])
@@ -20,6 +23,16 @@ def test_a_step_is_a_recipe(budget: int, step: str) -> None:
     build_model(recipe.model, 10, 3, recipe.model_args)
     assert rung.recipe == "cifar10-small/fgsm-rs" or recipe.precision == "bf16"
     assert recipe.schedule == "triangular"
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*/time-to-robustness/steps/*.json")), ids=lambda path: path.stem)
+def test_a_record_is_of_the_step_that_it_names(path: Path) -> None:
+    """The recipe that was trained is still what the ladder says: else a step was changed and its record was not."""
+    made = json.loads(path.read_text())
+    rung = LADDERS[made["budget"]][made["step"]]
+    said = asdict(load_recipe(rung.recipe, **{**rung.fields, **TRAINED, "data": "cifar10", "seed": made["seed"]}))
+    assert (made["what"], made["recipe_name"]) == (rung.what, rung.recipe)
+    assert made["recipe"] == {key: said[key] for key in made["recipe"]}
 
 
 def record(step: str, seed: int, pgd: float, autoattack: float | None = None) -> dict[str, Any]:

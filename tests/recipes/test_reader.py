@@ -48,6 +48,17 @@ def test_arguments_are_merged_and_those_of_another_method_dropped(tmp_path: Path
     assert load_recipe(str(path), method_args={"generator_width": 6}).method_args["generator_width"] == 6
 
 
+def test_arguments_of_another_network_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("recipe: cifar10-small/fgsm-sdi\nmodel: resnet18\nmodel_args: {act: silu}\n")
+    assert load_recipe("cifar10-small/fgsm-sdi").model_args != {}
+    assert load_recipe("cifar10-small/fgsm-sdi", model="resnet18").model_args == {}
+    assert load_recipe(str(path)).model_args == {"act": "silu"}
+    assert load_recipe("cifar10-small/fgsm-sdi", model="resnet18", model_args={"act": "silu"}) == load_recipe(str(path))
+    same = load_recipe("cifar10-small/fgsm-sdi", model="small", model_args={"act": "silu"})
+    assert same.model_args == load_recipe("cifar10-small/fgsm-sdi").model_args | {"act": "silu"}
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

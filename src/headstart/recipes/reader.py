@@ -32,7 +32,7 @@ def load_recipe(name: str, **overrides: Any) -> Recipe:
     """A built-in recipe (DATASET/METHOD) or a YAML file, with fields overridden.
 
     A file may start from another recipe with the key ``recipe``. ``method_args`` and ``model_args`` are merged key
-    by key; settings of the method that the recipe was written for are dropped when the method is overridden.
+    by key; those that the recipe was written with are dropped when its method or its network is overridden.
 
     Raises:
         SettingError: unknown recipe or key, unreadable file, or an invalid value.
@@ -96,8 +96,13 @@ def _changes(dataset: str, method: str, books: dict[str, Any]) -> dict[str, Any]
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """``changes`` over ``base``; the two dictionaries of arguments are merged key by key."""
+    """``changes`` over ``base``; the two dictionaries of arguments are merged key by key.
+
+    Another network drops the arguments of the first: a width means something else there, or nothing.
+    """
     merged = base | changes
+    if merged.get("model") != base.get("model", merged.get("model")):
+        base = base | {"model_args": {}}
     for key in ("method_args", "model_args"):
         if key in base or key in changes:
             parts = [source.get(key, {}) for source in (base, changes)]
