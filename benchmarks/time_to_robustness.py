@@ -39,6 +39,7 @@ from headstart.training.train import train
 
 IMAGES = {15: 500, 60: 500, 700: 2000, 7200: 500}  # test images that PGD-20 attacks, the first ones, by ladder
 IMAGES_AUTOATTACK = 1000
+EPSILON = "8/255"  # of the attacks, also where training had another
 BATCH = 128
 TURNS = 3  # of each network when speeds are measured; the fastest counts
 TRAINED = {
@@ -105,6 +106,7 @@ def parts(what: str, method: str = "n-fgsm", **fields: Any) -> Rung:
 
 MUON: dict[str, Any] = {"optimizer": "muon", "lr": 0.05}
 HALF_STEP: dict[str, Any] = {"generator_width": 16, "relative_alpha": 0.5}  # FGSM-SDI
+TWO_STEPS: dict[str, Any] = {"steps": 2, "relative_alpha": 0.625}  # PGD-AT
 LADDERS: dict[int, dict[str, Rung]] = {
     15: {
         "small": Rung("`cifar10-small/fgsm-rs`", SMALL, {"epochs": 1, "samples": 11_500}),
@@ -145,6 +147,12 @@ LADDERS: dict[int, dict[str, Rung]] = {
         "smooth": parts("`fast` 64-256-256; N-FGSM, smoothing 0.4", epochs=6, method_args={"label_smoothing": 0.4}),
         "memory": parts("`fast` 64-256-256; remembered gradient", "sdi-memory", epochs=5, method_args=HALF_STEP),
         "sdi": parts("`fast` 64-256-256; FGSM-SDI", "fgsm-sdi", epochs=4, method_args=HALF_STEP),
+        "epsilon-10": parts("`fast` 64-256-256; N-FGSM, trained at 10/255", epochs=6, epsilon="10/255"),
+        "peak": parts("`fast` 64-256-256; N-FGSM, rate at its peak after a tenth", epochs=6, peak=0.1),
+        "gelu": parts(
+            "`fast` 64-256-256, GELU; N-FGSM", epochs=6, model_args={"widths": [64, 256, 256], "act": "gelu"}
+        ),
+        "pgd-2": parts("`fast` 64-256-256; PGD-AT of 2 steps", "pgd-at", epochs=4, method_args=TWO_STEPS),
     },
     7200: {
         "small": Rung("`cifar10-small/fgsm-rs`", SMALL, {"epochs": 100}),
@@ -214,7 +222,12 @@ def climb(budget: int, name: str, seed: int, arguments: argparse.Namespace, path
         record = measured(budget, name, seed, run, arguments.data)
         write_text(path, json.dumps(record, indent=1) + "\n")
     if arguments.autoattack and record["autoattack"] is None:
-        settings: dict[str, Any] = {"suite": "standard", "n": IMAGES_AUTOATTACK, "search_precision": "bf16"}
+        settings: dict[str, Any] = {
+            "suite": "standard",
+            "n": IMAGES_AUTOATTACK,
+            "epsilon": EPSILON,
+            "search_precision": "bf16",
+        }
         found = evaluate(run / "model-last.safetensors", **settings, device="cpu", partial=run / "autoattack.partial")
         record |= {"autoattack": found.robust, "autoattack_images": found.n}
         if distributed.rank() == 0:  # under torchrun processes share the attack
@@ -226,7 +239,7 @@ def measured(budget: int, name: str, seed: int, run: Path, data: str) -> dict[st
     rung = LADDERS[budget][name]
     recipe = load_recipe(rung.recipe, **{**rung.fields, **TRAINED, "data": data, "seed": seed})
     result = train(recipe, run, resume=run.exists(), progress=False)
-    settings: dict[str, Any] = {"suite": "light", "n": IMAGES[budget], "search_precision": "bf16"}
+    settings: dict[str, Any] = {"suite": "light", "n": IMAGES[budget], "epsilon": EPSILON, "search_precision": "bf16"}
     light = evaluate(run / "model-last.safetensors", **settings, device="cpu", progress=False)
     return {
         "budget": budget,
