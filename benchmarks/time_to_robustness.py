@@ -37,7 +37,7 @@ from headstart.runs.environment import environment
 from headstart.runs.files import write_text
 from headstart.training.train import train
 
-IMAGES = {15: 500, 60: 500, 700: 2000, 7200: 500}  # test images that PGD-20 attacks, the first ones, by ladder
+IMAGES = {15: 500, 60: 2000, 700: 2000, 7200: 500}  # test images that PGD-20 attacks, the first ones, by ladder
 IMAGES_AUTOATTACK = 1000
 EPSILON = "8/255"  # of the attacks, also where training had another
 BATCH = 128
@@ -96,6 +96,11 @@ def narrow(what: str, model: dict[str, Any], method: str = "fgsm-rs", **fields: 
     return Rung(what, f"cifar10-fast/{method}", {**SHORT, "model_args": model_args, **fields})
 
 
+def minute(what: str, model: dict[str, Any], **fields: Any) -> Rung:
+    """A step of the ladder of 60 seconds."""
+    return Rung(what, "cifar10-fast/n-fgsm", {"model": "fast", "model_args": model, "average": 0.0, **fields})
+
+
 PLAIN: dict[str, Any] = {"model": "fast", "model_args": {"widths": [64, 256, 256]}, "average": 0.0}
 
 
@@ -105,6 +110,7 @@ def parts(what: str, method: str = "n-fgsm", **fields: Any) -> Rung:
 
 
 MUON: dict[str, Any] = {"optimizer": "muon", "lr": 0.05}
+SMALL_BF16: dict[str, Any] = {"precision": "bf16"}
 HALF_STEP: dict[str, Any] = {"generator_width": 16, "relative_alpha": 0.5}  # FGSM-SDI
 TWO_STEPS: dict[str, Any] = {"steps": 2, "relative_alpha": 0.625}  # PGD-AT
 LADDERS: dict[int, dict[str, Rung]] = {
@@ -128,14 +134,17 @@ LADDERS: dict[int, dict[str, Rung]] = {
         "average": narrow("Muon, rate 0.05; learned; average of weights, 0.98", LEARNED, **MUON, average=0.98),
     },
     60: {
-        "small": Rung("`cifar10-small/fgsm-rs`", SMALL, {"epochs": 1}),
-        "fast-sgd": Rung("SGD; first layer whitened", FAST, SHORT),
-        "muon": Rung(
-            "Muon, rate 0.05; first layer learned", FAST, {**SHORT, **MUON, "model_args": {**STRIDED, **LEARNED}}
+        "small": Rung(
+            "`cifar10-small/n-fgsm` in bfloat16", "cifar10-small/n-fgsm", {**SMALL_BF16, "epochs": 2, "samples": 36_000}
         ),
-        "wong": Rung(WONG.what, WONG.recipe, {**WONG.fields, "epochs": 1, "samples": 2400}),
+        "wong": Rung(WONG.what, WONG.recipe, {**WONG.fields, "epochs": 1, "samples": 3800}),
+        "fast-sgd": Rung("SGD; first layer whitened", FAST, SHORT),
+        "strided": minute("`fast` 64-128-256, stride 2; Muon, N-FGSM", STRIDED, epochs=2, samples=36_000),
+        "narrow": minute("`fast` 32-128-256; Muon, N-FGSM", {"widths": [32, 128, 256]}, epochs=1, samples=42_000),
     },
     700: {
+        "small": Rung("`cifar10-small/n-fgsm` in bfloat16", "cifar10-small/n-fgsm", {**SMALL_BF16, "epochs": 18}),
+        "wong": Rung(WONG.what, WONG.recipe, {**WONG.fields, "epochs": 1, "samples": 44_000}),
         "n-fgsm": parts("`fast` 64-256-256; N-FGSM", epochs=6),
         "residual": parts(
             "residual, blocks 1-2-2; N-FGSM",
