@@ -161,6 +161,7 @@ LADDERS: dict[int, dict[str, Rung]] = {
         "gelu": parts(
             "`fast` 64-256-256, GELU; N-FGSM", epochs=6, model_args={"widths": [64, 256, 256], "act": "gelu"}
         ),
+        "decay": parts("`fast` 64-256-256; N-FGSM, weight decay 0.02", epochs=6, weight_decay=0.02),
         "pgd-2": parts("`fast` 64-256-256; PGD-AT of 2 steps", "pgd-at", epochs=4, method_args=TWO_STEPS),
     },
     7200: {
