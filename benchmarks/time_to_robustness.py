@@ -152,6 +152,12 @@ LADDERS: dict[int, dict[str, Rung]] = {
             model="preact-resnet18",
             model_args={"blocks": [1, 2, 2], "widths": [64, 128, 256]},
         ),
+        "strided": parts(
+            "residual, stem of stride 2, blocks 2-2-2 of 128-256-256; N-FGSM",
+            epochs=2,
+            model="small",
+            model_args={"blocks": [2, 2, 2], "widths": [128, 256, 256], "stem_stride": 2},
+        ),
         "wide": parts("`fast` 128-320-320; N-FGSM", epochs=3, model_args={"widths": [128, 320, 320]}),
         "smooth": parts("`fast` 64-256-256; N-FGSM, smoothing 0.4", epochs=6, method_args={"label_smoothing": 0.4}),
         "memory": parts("`fast` 64-256-256; remembered gradient", "sdi-memory", epochs=5, method_args=HALF_STEP),
