@@ -113,6 +113,15 @@ MUON: dict[str, Any] = {"optimizer": "muon", "lr": 0.05}
 SMALL_BF16: dict[str, Any] = {"precision": "bf16"}
 HALF_STEP: dict[str, Any] = {"generator_width": 16, "relative_alpha": 0.5}  # FGSM-SDI
 TWO_STEPS: dict[str, Any] = {"steps": 2, "relative_alpha": 0.625}  # PGD-AT
+RESIDUAL_WHAT = "Muon, rate 0.05; residual, 64-128-256-512, blocks 1-2-2-1; N-FGSM; average of weights, 0.999"
+RESIDUAL: dict[str, Any] = {
+    **HOURS,
+    **MUON,
+    "epochs": 14,
+    "average": 0.999,
+    "model": "preact-resnet18",
+    "model_args": {"blocks": [1, 2, 2, 1], "widths": [64, 128, 256, 512]},
+}
 LADDERS: dict[int, dict[str, Rung]] = {
     15: {
         "small": Rung("`cifar10-small/fgsm-rs`", SMALL, {"epochs": 1, "samples": 11_500}),
@@ -176,17 +185,9 @@ LADDERS: dict[int, dict[str, Rung]] = {
         "sgd": Rung("SGD; first layer learned", FAST, HOURS),
         "muon": Rung("Muon, rate 0.05; first layer learned", FAST, {**HOURS, **MUON}),
         "muon-n-fgsm": Rung("Muon, rate 0.05; first layer learned; N-FGSM", "cifar10-fast/n-fgsm", {**HOURS, **MUON}),
-        "muon-residual": Rung(
-            "Muon, rate 0.05; residual, 64-128-256-512, blocks 1-2-2-1; N-FGSM; average of weights, 0.999",
-            "cifar10-fast/n-fgsm",
-            {
-                **HOURS,
-                **MUON,
-                "epochs": 14,
-                "average": 0.999,
-                "model": "preact-resnet18",
-                "model_args": {"blocks": [1, 2, 2, 1], "widths": [64, 128, 256, 512]},
-            },
+        "muon-residual": Rung(RESIDUAL_WHAT, "cifar10-fast/n-fgsm", RESIDUAL),
+        "muon-residual-10": Rung(
+            f"{RESIDUAL_WHAT}; trained at 10/255", "cifar10-fast/n-fgsm", {**RESIDUAL, "epsilon": "10/255"}
         ),
         "muon-mep": Rung(
             "Muon, rate 0.05; first layer learned; FGSM-MEP; average of weights, 0.999; epochs for a Xeon with AMX",
