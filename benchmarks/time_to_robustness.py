@@ -96,6 +96,11 @@ def narrow(what: str, model: dict[str, Any], method: str = "fgsm-rs", **fields: 
     return Rung(what, f"cifar10-fast/{method}", {**SHORT, "model_args": model_args, **fields})
 
 
+def baseline(**fields: Any) -> Rung:
+    """The book `cifar10-small`, as precise as the others."""
+    return Rung("`cifar10-small/n-fgsm` in bfloat16", "cifar10-small/n-fgsm", {"precision": "bf16", **fields})
+
+
 def minute(what: str, model: dict[str, Any], **fields: Any) -> Rung:
     """A step of the ladder of 60 seconds."""
     return Rung(what, "cifar10-fast/n-fgsm", {"model": "fast", "model_args": model, "average": 0.0, **fields})
@@ -110,7 +115,6 @@ def parts(what: str, method: str = "n-fgsm", **fields: Any) -> Rung:
 
 
 MUON: dict[str, Any] = {"optimizer": "muon", "lr": 0.05}
-SMALL_BF16: dict[str, Any] = {"precision": "bf16"}
 HALF_STEP: dict[str, Any] = {"generator_width": 16, "relative_alpha": 0.5}  # FGSM-SDI
 TWO_STEPS: dict[str, Any] = {"steps": 2, "relative_alpha": 0.625}  # PGD-AT
 RESIDUAL_WHAT = "Muon, rate 0.05; residual, 64-128-256-512, blocks 1-2-2-1; N-FGSM; average of weights, 0.999"
@@ -143,16 +147,14 @@ LADDERS: dict[int, dict[str, Rung]] = {
         "average": narrow("Muon, rate 0.05; learned; average of weights, 0.98", LEARNED, **MUON, average=0.98),
     },
     60: {
-        "small": Rung(
-            "`cifar10-small/n-fgsm` in bfloat16", "cifar10-small/n-fgsm", {**SMALL_BF16, "epochs": 2, "samples": 36_000}
-        ),
+        "small": baseline(epochs=2, samples=36_000),
         "wong": Rung(WONG.what, WONG.recipe, {**WONG.fields, "epochs": 1, "samples": 3800}),
         "fast-sgd": Rung("SGD; first layer whitened", FAST, SHORT),
         "strided": minute("`fast` 64-128-256, stride 2; Muon, N-FGSM", STRIDED, epochs=2, samples=36_000),
         "narrow": minute("`fast` 32-128-256; Muon, N-FGSM", {"widths": [32, 128, 256]}, epochs=1, samples=42_000),
     },
     700: {
-        "small": Rung("`cifar10-small/n-fgsm` in bfloat16", "cifar10-small/n-fgsm", {**SMALL_BF16, "epochs": 18}),
+        "small": baseline(epochs=18),
         "wong": Rung(WONG.what, WONG.recipe, {**WONG.fields, "epochs": 1, "samples": 44_000}),
         "n-fgsm": parts("`fast` 64-256-256; N-FGSM", epochs=6),
         "residual": parts(
@@ -167,10 +169,7 @@ LADDERS: dict[int, dict[str, Rung]] = {
             model="small",
             model_args={"blocks": [2, 2, 2], "widths": [128, 256, 256], "stem_stride": 2},
         ),
-        "wide": parts("`fast` 128-320-320; N-FGSM", epochs=3, model_args={"widths": [128, 320, 320]}),
         "smooth": parts("`fast` 64-256-256; N-FGSM, smoothing 0.4", epochs=6, method_args={"label_smoothing": 0.4}),
-        "memory": parts("`fast` 64-256-256; remembered gradient", "sdi-memory", epochs=5, method_args=HALF_STEP),
-        "sdi": parts("`fast` 64-256-256; FGSM-SDI", "fgsm-sdi", epochs=4, method_args=HALF_STEP),
         "epsilon-10": parts("`fast` 64-256-256; N-FGSM, trained at 10/255", epochs=6, epsilon="10/255"),
         "peak": parts("`fast` 64-256-256; N-FGSM, rate at its peak after a tenth", epochs=6, peak=0.1),
         "gelu": parts(
@@ -180,11 +179,8 @@ LADDERS: dict[int, dict[str, Rung]] = {
         "pgd-2": parts("`fast` 64-256-256; PGD-AT of 2 steps", "pgd-at", epochs=4, method_args=TWO_STEPS),
     },
     7200: {
-        "small": Rung("`cifar10-small/fgsm-rs`", SMALL, {"epochs": 100}),
+        "small": baseline(epochs=180),
         "wong": Rung(WONG.what, WONG.recipe, {**WONG.fields, "epochs": 9}),
-        "sgd": Rung("SGD; first layer learned", FAST, HOURS),
-        "muon": Rung("Muon, rate 0.05; first layer learned", FAST, {**HOURS, **MUON}),
-        "muon-n-fgsm": Rung("Muon, rate 0.05; first layer learned; N-FGSM", "cifar10-fast/n-fgsm", {**HOURS, **MUON}),
         "muon-residual": Rung(RESIDUAL_WHAT, "cifar10-fast/n-fgsm", RESIDUAL),
         "muon-residual-10": Rung(
             f"{RESIDUAL_WHAT}; trained at 10/255", "cifar10-fast/n-fgsm", {**RESIDUAL, "epsilon": "10/255"}
