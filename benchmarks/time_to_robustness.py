@@ -185,6 +185,17 @@ LADDERS: dict[int, dict[str, Rung]] = {
         "muon-residual-10": Rung(
             f"{RESIDUAL_WHAT}; trained at 10/255", "cifar10-fast/n-fgsm", {**RESIDUAL, "epsilon": "10/255"}
         ),
+        "muon-residual-3": Rung(
+            "Muon, rate 0.05; residual, 64-128-256, blocks 1-2-2; N-FGSM, noise and step of 10/255; average of weights,"
+            " 0.999",
+            "cifar10-fast/n-fgsm",
+            {
+                **RESIDUAL,
+                "epochs": 19,
+                "model_args": {"blocks": [1, 2, 2], "widths": [64, 128, 256]},
+                "method_args": {"noise_scale": 2.5, "relative_alpha": 1.25},
+            },
+        ),
         "muon-mep": Rung(
             "Muon, rate 0.05; first layer learned; FGSM-MEP; average of weights, 0.999; epochs for a Xeon with AMX",
             "cifar10-fast/fgsm-mep",
