@@ -39,7 +39,7 @@ from headstart.training.train import train
 
 IMAGES = {15: 500, 60: 2000, 700: 2000, 7200: 500}  # test images that PGD-20 attacks, the first ones, by ladder
 IMAGES_AUTOATTACK = 1000
-EPSILON = "8/255"  # of the attacks, also where training had another
+ATTACKED: dict[str, Any] = {"epsilon": "8/255", "search_precision": "bf16", "device": "cpu"}  # whatever it trained at
 BATCH = 128
 TURNS = 3  # of each network when speeds are measured; the fastest counts
 TRAINED = {
@@ -76,7 +76,6 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "fast 64-256-256": ("fast", {"widths": [64, 256, 256]}),
     "preact-resnet18": ("preact-resnet18", {}),
 }
-HOURS = {**SGD, "epochs": 18, "model": "fast", "model_args": {"widths": [64, 256, 256], "stride": 1, **LEARNED}}
 WONG = Rung(
     "the PreActResNet-18 recipe of Wong et al., cut",
     "cifar10/fgsm-rs",
@@ -101,28 +100,26 @@ def baseline(**fields: Any) -> Rung:
     return Rung("`cifar10-small/n-fgsm` in bfloat16", "cifar10-small/n-fgsm", {"precision": "bf16", **fields})
 
 
-def minute(what: str, model: dict[str, Any], **fields: Any) -> Rung:
-    """A step of the ladder of 60 seconds."""
-    return Rung(what, "cifar10-fast/n-fgsm", {"model": "fast", "model_args": model, "average": 0.0, **fields})
-
-
 PLAIN: dict[str, Any] = {"model": "fast", "model_args": {"widths": [64, 256, 256]}, "average": 0.0}
 
 
 def parts(what: str, method: str = "n-fgsm", **fields: Any) -> Rung:
-    """A step of the ladder of 700 seconds: what two hours might be spent on, tried in a tenth of them."""
+    """A step of the ladders of 60 and of 700 seconds, these a tenth of what two hours might be spent on."""
     return Rung(what, f"cifar10-fast/{method}", {**PLAIN, **fields})
 
 
 MUON: dict[str, Any] = {"optimizer": "muon", "lr": 0.05}
-HALF_STEP: dict[str, Any] = {"generator_width": 16, "relative_alpha": 0.5}  # FGSM-SDI
+HOURS: dict[str, Any] = {
+    **MUON,
+    "average": 0.999,
+    "model": "fast",
+    "model_args": {"widths": [64, 256, 256], "stride": 1, **LEARNED},
+}
 TWO_STEPS: dict[str, Any] = {"steps": 2, "relative_alpha": 0.625}  # PGD-AT
 RESIDUAL_WHAT = "Muon, rate 0.05; residual, 64-128-256-512, blocks 1-2-2-1; N-FGSM; average of weights, 0.999"
 RESIDUAL: dict[str, Any] = {
     **HOURS,
-    **MUON,
     "epochs": 14,
-    "average": 0.999,
     "model": "preact-resnet18",
     "model_args": {"blocks": [1, 2, 2, 1], "widths": [64, 128, 256, 512]},
 }
@@ -150,8 +147,10 @@ LADDERS: dict[int, dict[str, Rung]] = {
         "small": baseline(epochs=2, samples=36_000),
         "wong": Rung(WONG.what, WONG.recipe, {**WONG.fields, "epochs": 1, "samples": 3800}),
         "fast-sgd": Rung("SGD; first layer whitened", FAST, SHORT),
-        "strided": minute("`fast` 64-128-256, stride 2; Muon, N-FGSM", STRIDED, epochs=2, samples=36_000),
-        "narrow": minute("`fast` 32-128-256; Muon, N-FGSM", {"widths": [32, 128, 256]}, epochs=1, samples=42_000),
+        "strided": parts("`fast` 64-128-256, stride 2; Muon, N-FGSM", epochs=2, samples=36_000, model_args=STRIDED),
+        "narrow": parts(
+            "`fast` 32-128-256; Muon, N-FGSM", epochs=1, samples=42_000, model_args={"widths": [32, 128, 256]}
+        ),
     },
     700: {
         "small": baseline(epochs=18),
@@ -196,21 +195,20 @@ LADDERS: dict[int, dict[str, Rung]] = {
                 "method_args": {"noise_scale": 2.5, "relative_alpha": 1.25},
             },
         ),
+        "muon-n-fgsm": Rung(
+            "Muon, rate 0.05; first layer learned; N-FGSM; average of weights, 0.999; epochs for a Xeon with AMX",
+            "cifar10-fast/n-fgsm",
+            {**HOURS, "epochs": 52},
+        ),
         "muon-mep": Rung(
             "Muon, rate 0.05; first layer learned; FGSM-MEP; average of weights, 0.999; epochs for a Xeon with AMX",
             "cifar10-fast/fgsm-mep",
-            {**HOURS, **MUON, "epochs": 47, "average": 0.999},
+            {**HOURS, "epochs": 47},
         ),
         "muon-sdi": Rung(
             "Muon, rate 0.05; first layer learned; FGSM-SDI; average of weights, 0.999; epochs for a Xeon with AMX",
             "cifar10-fast/fgsm-sdi",
-            {
-                **HOURS,
-                **MUON,
-                "epochs": 42,
-                "average": 0.999,
-                "method_args": HALF_STEP,
-            },
+            {**HOURS, "epochs": 42, "method_args": {"generator_width": 16, "relative_alpha": 0.5}},
         ),
     },
 }
@@ -246,13 +244,8 @@ def climb(budget: int, name: str, seed: int, arguments: argparse.Namespace, path
         record = measured(budget, name, seed, run, arguments.data)
         write_text(path, json.dumps(record, indent=1) + "\n")
     if arguments.autoattack and record["autoattack"] is None:
-        settings: dict[str, Any] = {
-            "suite": "standard",
-            "n": IMAGES_AUTOATTACK,
-            "epsilon": EPSILON,
-            "search_precision": "bf16",
-        }
-        found = evaluate(run / "model-last.safetensors", **settings, device="cpu", partial=run / "autoattack.partial")
+        asked: dict[str, Any] = {"suite": "standard", "n": IMAGES_AUTOATTACK, **ATTACKED}
+        found = evaluate(run / "model-last.safetensors", **asked, partial=run / "autoattack.partial")
         record |= {"autoattack": found.robust, "autoattack_images": found.n}
         if distributed.rank() == 0:  # under torchrun processes share the attack
             write_text(path, json.dumps(record, indent=1) + "\n")
@@ -263,8 +256,8 @@ def measured(budget: int, name: str, seed: int, run: Path, data: str) -> dict[st
     rung = LADDERS[budget][name]
     recipe = load_recipe(rung.recipe, **{**rung.fields, **TRAINED, "data": data, "seed": seed})
     result = train(recipe, run, resume=run.exists(), progress=False)
-    settings: dict[str, Any] = {"suite": "light", "n": IMAGES[budget], "epsilon": EPSILON, "search_precision": "bf16"}
-    light = evaluate(run / "model-last.safetensors", **settings, device="cpu", progress=False)
+    asked: dict[str, Any] = {"suite": "light", "n": IMAGES[budget], **ATTACKED}
+    light = evaluate(run / "model-last.safetensors", **asked, progress=False)
     return {
         "budget": budget,
         "step": name,
