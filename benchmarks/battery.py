@@ -64,13 +64,31 @@ def _runs() -> Iterator[tuple[Run, ...]]:
     yield Run("tiny-imagenet", "fgsm-rs"), Run("tiny-imagenet", BEST)
 
 
-STAGES: list[dict[str, Piece]] = [{"contracts": contracts}]
-for _together in _runs():
-    STAGES.append({f"train-{run.name}": run.training for run in _together})
-    STAGES.extend({f"autoattack-{run.name}": run.autoattack("best")} for run in _together)
-    STAGES.extend({f"autoattack-{run.name}-last": run.autoattack("last")} for run in _together)
-    STAGES.append({f"pgd-{run.name}": run.attacked("pgd") for run in _together})
-STAGES += [
+# The marks of docs/fast.md, 15, 60 and 180 seconds: one at a time, since their seconds count, and validated at the end.
+MARKS = [
+    Run("cifar10-fast-gpu", "fgsm-rs", {"eval_every": 1000, "epochs": 8}),
+    Run("cifar10-fast-gpu", "n-fgsm", {"eval_every": 1000}),
+    Run("cifar10-fast-gpu", "n-fgsm", {"eval_every": 1000, "epochs": 100}),
+]
+
+
+def _stages() -> Iterator[dict[str, Piece]]:
+    yield {"contracts": contracts}
+    for number, together in enumerate(_runs()):
+        yield {f"train-{run.name}": run.training for run in together}
+        yield from ({f"autoattack-{run.name}": run.autoattack("best")} for run in together)
+        yield from ({f"autoattack-{run.name}-last": run.autoattack("last")} for run in together)
+        yield {f"pgd-{run.name}": run.attacked("pgd") for run in together}
+        if number == 0:
+            yield {f"evaluation-{together[0].name}": together[0].beside_plain}
+        if number == 1:
+            for mark in MARKS:
+                yield {f"train-{mark.name}": mark.training}
+                yield {f"autoattack-{mark.name}-last": mark.autoattack("last")}
+
+
+STAGES: list[dict[str, Piece]] = [
+    *_stages(),
     {"correctness": correctness},
     {"graphs": graphs},
     {"throughput": throughput((128, 1024))},

@@ -28,12 +28,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pyautoattack import AutoAttack
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 
 from headstart.attacks.scores import cross_entropy, input_gradient
 from headstart.core.threat import ThreatModel
@@ -60,6 +58,8 @@ Contestant = Callable[[nn.Module, Tensor, Tensor, float], tuple[Tensor, dict[str
 
 def plain(model: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> tuple[Tensor, dict[str, Any]]:
     """Robust or not, bool (N,), by ``pyautoattack`` alone."""
+    from pyautoattack import AutoAttack  # what else is here does not need it
+
     device = next(model.parameters()).device
     attack = AutoAttack(model, norm="Linf", eps=epsilon, seed=SEED, version="standard", device=device)
     _, predicted = attack.run_standard_evaluation(x, y, batch_size=BATCH)

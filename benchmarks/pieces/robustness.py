@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from benchmarks import evaluation
 from benchmarks.pieces.context import Context, Piece, Unfinished
 from headstart.data import ImageSet, load
 from headstart.errors import Interrupted
@@ -22,6 +23,7 @@ from headstart.runs.folder import RunFolder
 from headstart.training.train import train
 
 SLICE = 1000  # test images that AutoAttack takes at a time: the unit in which an evaluation is cut off
+BESIDE_PLAIN = evaluation.SLICE  # test images that plain AutoAttack is run on too
 Weights = Literal["best", "last"]
 
 
@@ -54,7 +56,7 @@ class Run:
 
     def images(self, context: Context) -> str:
         """Where the set is."""
-        name = self.data.removesuffix("-paper")
+        name = self.data.removesuffix("-paper").removesuffix("-fast-gpu")
         return context.data.get(name, name)
 
     def training(self, context: Context) -> dict[str, Any]:
@@ -101,6 +103,12 @@ class Run:
             return result.to_json(per_image=False)
 
         return piece
+
+    def beside_plain(self, context: Context) -> dict[str, Any]:
+        """AutoAttack on the first test images, here and by plain ``pyautoattack``: seconds and verdicts."""
+        n = 4 if context.tiny else BESIDE_PLAIN
+        (found,) = evaluation.compete(self.folder(context).path, self.images(context), n, ["plain", "auto"])
+        return {"batch_size": evaluation.BATCH, "seed": evaluation.SEED, **found}
 
     def _test(self, context: Context) -> ImageSet:
         test = load(self.images(context), "test")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.battery import BEST, STAGES, belongs, main
+from benchmarks.battery import BEST, MARKS, STAGES, belongs, main
 from benchmarks.pieces import correctness, robustness
 from benchmarks.pieces.context import Context
 from benchmarks.pieces.robustness import Run, mean_of
@@ -41,12 +41,16 @@ def test_what_decides_most_comes_first() -> None:
         f"train-cifar10-{BEST}-seed1", f"train-cifar10-{BEST}-epsilon16", "train-tiny-imagenet-50-fgsm-rs",
     ]  # fmt: skip
     assert [names.index(name) for name in order] == sorted(names.index(name) for name in order)
+    paper, marks = (names.index(f"train-{name}") for name in ("cifar10-paper-fgsm-rs", MARKS[0].name))
+    assert paper < marks < names.index("train-cifar10-pgd-at")
     assert {"train-cifar10-paper-fgsm-rs", "train-cifar10-paper-fgsm-sdi"} in [set(stage) for stage in STAGES]
 
 
 def test_a_model_is_attacked_before_the_next_is_trained() -> None:
     names = [name for stage in STAGES for name in stage]
+    marks = {run.name for run in MARKS}
     trained = [name.removeprefix("train-") for name in names if name.startswith("train-")]
+    trained = [name for name in trained if name not in marks]
     assert len(trained) == len(set(trained)) > 20
     for now, later in zip(trained, trained[2:], strict=False):  # two are trained side by side
         attacks = [f"autoattack-{now}", f"autoattack-{now}-last", f"pgd-{now}"]
@@ -55,7 +59,37 @@ def test_a_model_is_attacked_before_the_next_is_trained() -> None:
         assert places[-1] < names.index(f"train-{later}") or names.index(f"train-{later}") < places[0]
 
 
+def test_marks_have_the_device_to_themselves_and_are_attacked_at_once() -> None:
+    """Their seconds count; they are validated once, so that their last weights are their best."""
+    names = [name for stage in STAGES for name in stage]
+    for mark in MARKS:
+        assert {f"train-{mark.name}"} in [set(stage) for stage in STAGES]
+        assert names.index(f"autoattack-{mark.name}-last") == names.index(f"train-{mark.name}") + 1
+    assert [mark.name for mark in MARKS] == [
+        "cifar10-fast-gpu-fgsm-rs-epochs8", "cifar10-fast-gpu-n-fgsm", "cifar10-fast-gpu-n-fgsm-epochs100",
+    ]  # fmt: skip
+
+
+def test_a_mark_is_trained_on_its_set(call: Any) -> None:
+    record = call(f"train-{MARKS[0].name}")
+    assert record["recipe"]["data"] == "digits"
+    assert record["recipe"]["batch_size"] == 512
+    assert call(f"autoattack-{MARKS[0].name}-last")["n"] == 8
+
+
+def test_autoattack_beside_plain(call: Any) -> None:
+    """On a model that is trained already, with the same verdicts."""
+    first = next(name for stage in STAGES for name in stage if name.startswith("evaluation-"))
+    call(f"train-{first.removeprefix('evaluation-')}")
+    record = call(first)
+    assert record["n"] == 4
+    assert record["contestants"]["auto"]["rows_unlike_plain"] == []
+    assert record["contestants"]["auto"]["seconds_to_plain"] > 0
+
+
 def test_pieces_know_their_set() -> None:
+    assert not belongs(f"train-{MARKS[0].name}", ["cifar100"])
+    assert belongs(f"train-{MARKS[0].name}", ["cifar10"])
     assert belongs("train-tiny-imagenet-50-fgsm-rs", ["tiny-imagenet-50"])
     assert not belongs("train-tiny-imagenet-50-fgsm-rs", ["tiny-imagenet"])
     assert belongs("train-cifar10-paper-fgsm-rs", ["cifar10"])
