@@ -1,4 +1,4 @@
-"""AutoAttack, from the reference authors' own code."""
+"""AutoAttack: which attacks, in which order, ours or the reference authors' own code."""
 
 from __future__ import annotations
 
