@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.time_to_robustness import LADDERS, TRAINED, tables
+import torch
+from benchmarks.time_to_robustness import LADDERS, LARGER, TRAINED, tables
 
+from headstart.core import Clock, Step, Target, TaskInfo
+from headstart.core.threat import ThreatModel
+from headstart.methods.registry import build_method
 from headstart.models import build_model
 from headstart.recipes.reader import load_recipe
 
@@ -33,6 +37,24 @@ def test_a_record_is_of_the_step_that_it_names(path: Path) -> None:
     said = asdict(load_recipe(rung.recipe, **{**rung.fields, **TRAINED, "data": "cifar10", "seed": made["seed"]}))
     assert (made["what"], made["recipe_name"]) == (rung.what, rung.recipe)
     assert made["recipe"] == {key: said[key] for key in made["recipe"]}
+
+
+def test_larger_noise_and_step_are_n_fgsm_at_10_255() -> None:
+    """N-FGSM does not project, so that noise and step alone say how far it goes: one loss, and one weight gradient."""
+    torch.manual_seed(0)
+    x, y = torch.rand(8, 3, 8, 8), torch.randint(0, 10, (8,))
+    network = build_model("small", 10, 3, {})
+    found = []
+    for epsilon, settings in ((8 / 255, LARGER), (10 / 255, {}), (8 / 255, {})):
+        threat = ThreatModel(epsilon)
+        method = build_method("n-fgsm", TaskInfo(10, (3, 8, 8), threat, 8, 8, 1, 1), settings)
+        torch.manual_seed(1)
+        loss = method(Target(network), Step(x, y, threat, Clock()))
+        found.append((loss.detach(), torch.autograd.grad(loss, next(iter(network.parameters())))[0]))
+    (loss, grad), (loss_at_10, grad_at_10), (loss_at_8, _) = found
+    torch.testing.assert_close(loss, loss_at_10, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(grad, grad_at_10, rtol=1e-3, atol=1e-5)
+    assert abs(float(loss - loss_at_8)) > 1e-3
 
 
 def record(step: str, seed: int, pgd: float, autoattack: float | None = None) -> dict[str, Any]:
