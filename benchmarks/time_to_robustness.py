@@ -124,7 +124,6 @@ RESIDUAL: dict[str, Any] = {
     "model_args": {"blocks": [1, 2, 2, 1], "widths": [64, 128, 256, 512]},
 }
 LARGER: dict[str, Any] = {"noise_scale": 2.5, "relative_alpha": 1.25}  # of 8/255, which is N-FGSM at 10/255
-SMOOTH: dict[str, Any] = {"weight_decay": 0.02, "method_args": {**LARGER, "label_smoothing": 0.1}}
 RESIDUAL_3_WHAT = (
     "Muon, rate 0.05; residual, 64-128-256, blocks 1-2-2; N-FGSM, noise and step of 10/255; average of weights, 0.999"
 )
@@ -195,16 +194,16 @@ LADDERS: dict[int, dict[str, Rung]] = {
         "muon-residual-10": Rung(
             f"{RESIDUAL_WHAT}; trained at 10/255", "cifar10-fast/n-fgsm", {**RESIDUAL, "epsilon": "10/255"}
         ),
-        "muon-residual-smooth": Rung(
-            f"{RESIDUAL_WHAT}; noise and step of 10/255; weight decay 0.02, smoothing 0.1",
+        "muon-residual-gelu": Rung(
+            f"{RESIDUAL_WHAT}; trained at 10/255, GELU",
             "cifar10-fast/n-fgsm",
-            {**RESIDUAL, **SMOOTH},
+            {**RESIDUAL, "epochs": 12, "epsilon": "10/255", "model_args": {**RESIDUAL["model_args"], "act": "gelu"}},
         ),
         "muon-residual-3": Rung(RESIDUAL_3_WHAT, "cifar10-fast/n-fgsm", RESIDUAL_3),
         "muon-residual-3-smooth": Rung(
             f"{RESIDUAL_3_WHAT}; weight decay 0.02, smoothing 0.1",
             "cifar10-fast/n-fgsm",
-            {**RESIDUAL_3, **SMOOTH},
+            {**RESIDUAL_3, "weight_decay": 0.02, "method_args": {**LARGER, "label_smoothing": 0.1}},
         ),
         "muon-n-fgsm": Rung(
             "Muon, rate 0.05; first layer learned; N-FGSM; average of weights, 0.999; epochs for a Xeon with AMX",
