@@ -23,7 +23,6 @@ from headstart.runs.folder import RunFolder
 from headstart.training.train import train
 
 SLICE = 1000  # test images that AutoAttack takes at a time: the unit in which an evaluation is cut off
-BESIDE_PLAIN = evaluation.SLICE  # test images that plain AutoAttack is run on too
 Weights = Literal["best", "last"]
 
 
@@ -106,7 +105,7 @@ class Run:
 
     def beside_plain(self, context: Context) -> dict[str, Any]:
         """AutoAttack on the first test images, here and by plain ``pyautoattack``: seconds and verdicts."""
-        n = 4 if context.tiny else BESIDE_PLAIN
+        n = 4 if context.tiny else evaluation.SLICE
         (found,) = evaluation.compete(self.folder(context).path, self.images(context), n, ["plain", "auto"])
         return {"batch_size": evaluation.BATCH, "seed": evaluation.SEED, **found}
 
