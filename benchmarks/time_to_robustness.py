@@ -37,7 +37,7 @@ from headstart.runs.environment import environment
 from headstart.runs.files import write_text
 from headstart.training.train import train
 
-IMAGES = {15: 500, 60: 2000, 700: 2000, 7200: 500}  # test images that PGD-20 attacks, the first ones, by ladder
+IMAGES = {15: 500, 60: 2000, 700: 2000, 1800: 5000, 7200: 500}  # test images that PGD-20 attacks, the first ones, by ladder
 IMAGES_AUTOATTACK = 1000
 ATTACKED: dict[str, Any] = {"epsilon": "8/255", "search_precision": "bf16", "device": "cpu"}  # whatever it trained at
 BATCH = 128
@@ -133,6 +133,21 @@ RESIDUAL_3: dict[str, Any] = {
     "model_args": {"blocks": [1, 2, 2], "widths": [64, 128, 256]},
     "method_args": LARGER,
 }
+HALF_HOUR: dict[str, Any] = {
+    **MUON,
+    "epochs": 6,
+    "average": 0.998,
+    "epsilon": "10/255",
+    "model": "preact-resnet18",
+    "model_args": {"blocks": [1, 2, 2, 1], "widths": [32, 64, 128, 256], "stem": 32},
+}
+
+
+def half_hour(what: str, method: str = "n-fgsm", **fields: Any) -> Rung:
+    """A step of the ladder of 1800 seconds: the network of two hours, half as wide, for a core without AMX."""
+    return Rung(what, f"cifar10-fast/{method}", {**HALF_HOUR, **fields})
+
+
 LADDERS: dict[int, dict[str, Rung]] = {
     15: {
         "small": Rung("`cifar10-small/fgsm-rs`", SMALL, {"epochs": 1, "samples": 11_500}),
@@ -186,6 +201,18 @@ LADDERS: dict[int, dict[str, Rung]] = {
         ),
         "decay": parts("`fast` 64-256-256; N-FGSM, weight decay 0.02", epochs=6, weight_decay=0.02),
         "pgd-2": parts("`fast` 64-256-256; PGD-AT of 2 steps", "pgd-at", epochs=4, method_args=TWO_STEPS),
+    },
+    1800: {
+        "small": baseline(epochs=36),
+        "wong": Rung(WONG.what, WONG.recipe, {**WONG.fields, "epochs": 2, "samples": 31_000}),
+        "residual": half_hour("residual; N-FGSM at 10/255"),
+        "silu": half_hour("residual, SiLU; N-FGSM at 10/255", model_args={**HALF_HOUR["model_args"], "act": "silu"}),
+        "rate-0.1": half_hour("residual; N-FGSM at 10/255, rate 0.1", lr=0.1),
+        "rate-0.02": half_hour("residual; N-FGSM at 10/255, rate 0.02", lr=0.02),
+        "epsilon-8": half_hour("residual; N-FGSM at 8/255", epsilon="8/255"),
+        "epsilon-12": half_hour("residual; N-FGSM at 12/255", epsilon="12/255"),
+        "half-batch": half_hour("residual; N-FGSM at 10/255, batch 64", batch_size=64),
+        "fast": half_hour("`fast` 64-256-256; N-FGSM at 10/255", model="fast", model_args={"widths": [64, 256, 256]}),
     },
     7200: {
         "small": baseline(epochs=180),
