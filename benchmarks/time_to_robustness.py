@@ -37,7 +37,7 @@ from headstart.runs.environment import environment
 from headstart.runs.files import write_text
 from headstart.training.train import train
 
-IMAGES = {15: 500, 60: 2000, 700: 2000, 1800: 5000, 7200: 500}  # test images that PGD-20 attacks, the first ones, by ladder
+IMAGES = {15: 500, 60: 2000, 700: 2000, 1800: 5000, 7200: 500}  # first test images, for PGD-20, by ladder
 IMAGES_AUTOATTACK = 1000
 ATTACKED: dict[str, Any] = {"epsilon": "8/255", "search_precision": "bf16", "device": "cpu"}  # whatever it trained at
 BATCH = 128
