@@ -133,6 +133,7 @@ RESIDUAL_3: dict[str, Any] = {
     "model_args": {"blocks": [1, 2, 2], "widths": [64, 128, 256]},
     "method_args": LARGER,
 }
+CHANNELS = {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2471, 0.2435, 0.2616]}  # of the training images
 HALF_HOUR: dict[str, Any] = {
     **MUON,
     "epochs": 6,
@@ -206,6 +207,9 @@ LADDERS: dict[int, dict[str, Rung]] = {
         "small": baseline(epochs=36),
         "wong": Rung(WONG.what, WONG.recipe, {**WONG.fields, "epochs": 2, "samples": 31_000}),
         "residual": half_hour("residual; N-FGSM at 10/255"),
+        "normalized": half_hour(
+            "residual, images normalised; N-FGSM at 10/255", model_args={**HALF_HOUR["model_args"], **CHANNELS}
+        ),
         "silu": half_hour("residual, SiLU; N-FGSM at 10/255", model_args={**HALF_HOUR["model_args"], "act": "silu"}),
         "rate-0.1": half_hour("residual; N-FGSM at 10/255, rate 0.1", lr=0.1),
         "rate-0.02": half_hour("residual; N-FGSM at 10/255, rate 0.02", lr=0.02),
