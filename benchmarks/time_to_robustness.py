@@ -216,6 +216,16 @@ LADDERS: dict[int, dict[str, Rung]] = {
         "rate-0.02": half_hour("residual; N-FGSM at 10/255, rate 0.02", lr=0.02),
         "epsilon-8": half_hour("residual; N-FGSM at 8/255", epsilon="8/255"),
         "epsilon-12": half_hour("residual; N-FGSM at 12/255", epsilon="12/255"),
+        "shallow": half_hour(
+            "residual, blocks 1-1-1-1; N-FGSM at 10/255",
+            epochs=9,
+            model_args={**HALF_HOUR["model_args"], "blocks": [1, 1, 1, 1]},
+        ),
+        "wide": half_hour(
+            "residual, half as wide again; N-FGSM at 10/255",
+            epochs=3,
+            model_args={"blocks": [1, 2, 2, 1], "widths": [48, 96, 192, 384], "stem": 48},
+        ),
         "ramp": half_hour("residual; N-FGSM, to 10/255 over half of the run", epsilon_ramp=0.5),
         "half-batch": half_hour("residual; N-FGSM at 10/255, batch 64", batch_size=64),
         "fast": half_hour("`fast` 64-256-256; N-FGSM at 10/255", model="fast", model_args={"widths": [64, 256, 256]}),
