@@ -212,6 +212,9 @@ LADDERS: dict[int, dict[str, Rung]] = {
         ),
         "silu": half_hour("residual, SiLU; N-FGSM at 10/255", model_args={**HALF_HOUR["model_args"], "act": "silu"}),
         "sgd": half_hour("residual; N-FGSM at 10/255, SGD at rate 0.2", optimizer="sgd", lr=0.2),
+        "mirrored": half_hour(
+            "residual, mirrored; N-FGSM at 10/255", model_args={**HALF_HOUR["model_args"], "mirrored": True}
+        ),
         "rate-0.1": half_hour("residual; N-FGSM at 10/255, rate 0.1", lr=0.1),
         "rate-0.02": half_hour("residual; N-FGSM at 10/255, rate 0.02", lr=0.02),
         "epsilon-8": half_hour("residual; N-FGSM at 8/255", epsilon="8/255"),

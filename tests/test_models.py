@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from headstart.core.layers import output_layer
 from headstart.core.target import Target
+from headstart.core.threat import ThreatModel
 from headstart.data import ImageSet
 from headstart.data import load as data
 from headstart.errors import UserError
+from headstart.evaluation.search import folded
 from headstart.models import MODELS, build_model, check_network, normalization_of, normalized
 from headstart.models.fast_net import FastNet
 from headstart.training.train import train
@@ -292,6 +294,27 @@ def test_normalisation_is_the_first_layer_and_not_in_the_state(name: str) -> Non
     shifted = (x - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
     torch.testing.assert_close(normalised(x), plain(shifted))
     assert not torch.allclose(normalised(x), plain(x))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_mirrored_logits_are_means_over_an_image_and_its_mirror_image(name: str) -> None:
+    """In evaluation mode alone, under the same names, and also of the copy that attacks search."""
+    torch.manual_seed(0)
+    plain = build_model(name, 10, 3, NARROW[name])
+    network = build_model(name, 10, 3, {**NARROW[name], "mirrored": True})
+    network.load_state_dict(plain.state_dict())
+    x, y = torch.rand(4, 3, 32, 32), torch.tensor([3, 1, 4, 1])
+    for _ in range(20):  # statistics of batch-norm
+        torch.testing.assert_close(network(x), plain(x))
+    plain, network = plain.eval(), network.eval()
+    with torch.no_grad():
+        one, other = plain(x), plain(x.flip(3))
+        assert (one - other).abs().max() > 1e-4
+        torch.testing.assert_close(network(x), (one + other) / 2)
+        torch.testing.assert_close(network(x.flip(3)), network(x))
+    searched = folded(network, x, y, ThreatModel(8 / 255))
+    assert searched is not None
+    torch.testing.assert_close(searched(x), network(x), rtol=1e-3, atol=1e-4)
 
 
 def test_imagenet_networks_normalise_unless_told_not_to() -> None:

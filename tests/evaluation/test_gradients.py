@@ -38,12 +38,14 @@ NARROW: dict[str, dict[str, Any]] = {
 """Arguments that make networks of these families cheap; at full width they are sound as well."""
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("name", MODELS)
-def test_networks_that_ship_are_sound_before_training(name: str) -> None:
+def test_networks_that_ship_are_sound_before_training(name: str, mirrored: bool) -> None:
     torch.manual_seed(0)
     side = 32 if name.startswith(("imagenet", "fast")) else 8
     family = re.match("[a-z]+", name)
-    network = build_model(name, 10, 3, NARROW.get(family[0], {}) if family else {}).requires_grad_(False)
+    args = {**(NARROW.get(family[0], {}) if family else {}), "mirrored": mirrored}
+    network = build_model(name, 10, 3, args).requires_grad_(False)
     if name == "fast":  # its scaled logits are too small indeed before batch-norm has seen anything
         for _ in range(50):
             network(torch.rand(8, 3, side, side))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headstart.models.normalize import normalization
+from headstart.models.pooled import PooledNetwork
 from headstart.models.resnet import Activation, activation, conv
 
 
@@ -29,7 +30,7 @@ class Group(nn.Module):
         return x
 
 
-class FastNet(nn.Module):
+class FastNet(PooledNetwork):
     """Patches, groups of 3x3 convolutions, the largest value per channel, a linear layer.
 
     After airbench (Jordan, arXiv 2404.00498), of which it keeps the shape and leaves out the initialisation by the
@@ -47,7 +48,7 @@ class FastNet(nn.Module):
         ridge: what is added to the eigenvalues when the filters are made, squared pixel fractions; airbench has 5e-4.
         scale: what the logits are multiplied by.
         act: activation name.
-        mean, std: as in ResNet.
+        mirrored, mean, std: as in ResNet.
 
     ``forward`` maps images (B, C, H, W) in [0, 1], each side at least p - 1 + stride * 2^groups, to logits (B, K);
     ``features`` to what the last layer reads.
@@ -66,10 +67,11 @@ class FastNet(nn.Module):
         ridge: float = 5e-4,
         scale: float = 1 / 9,
         act: str = "relu",
+        mirrored: bool = False,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(mirrored)
         self.normalize = normalization(mean, std, channels)
         self.act, self.scale = activation(act), scale
         self.whitened, self.ridge = whiten, ridge
@@ -102,9 +104,8 @@ class FastNet(nn.Module):
         nn.init.zeros_(cast(Tensor, self.patches.bias))
 
     def features(self, x: Tensor) -> Tensor:
-        """Pooled penultimate features (B, D)."""
         out = self.groups(self.act(self.patches(self.normalize(x))))
         return cast(Tensor, out.amax((2, 3)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.linear(self.features(x)) * self.scale)
+    def logits(self, features: Tensor) -> Tensor:
+        return cast(Tensor, self.linear(features) * self.scale)

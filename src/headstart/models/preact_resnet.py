@@ -8,6 +8,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from headstart.models.normalize import normalization
+from headstart.models.pooled import PooledNetwork
 from headstart.models.resnet import Activation, activation, conv, stage
 
 
@@ -29,7 +30,7 @@ class PreActBlock(nn.Module):
         return cast(Tensor, self.conv2(self.act(self.bn2(out))) + skip)
 
 
-class PreActResNet(nn.Module):
+class PreActResNet(PooledNetwork):
     """Pre-activation residual network with a 3x3 stem.
 
     Args:
@@ -41,7 +42,7 @@ class PreActResNet(nn.Module):
         final_norm: batch-norm and activation before pooling (Wong et al.; FastAT Benchmark leaves them out).
         raw_shortcut: shortcut convolutions read their block's input as it came (the code of Wong et al. and Rice et
             al.; the names are the same, so their weights need it), not after batch-norm and activation (He et al.).
-        act, mean, std: as in ResNet.
+        act, mirrored, mean, std: as in ResNet.
 
     ``forward`` maps images (B, C, H, W) in [0, 1], of any size of at least 8, to logits (B, K).
     """
@@ -57,10 +58,11 @@ class PreActResNet(nn.Module):
         final_norm: bool = True,
         raw_shortcut: bool = False,
         act: str = "relu",
+        mirrored: bool = False,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(mirrored)
         self.act = activation(act)
         self.normalize = normalization(mean, std, channels)
         self.conv1 = conv(channels, stem, 3)
@@ -77,7 +79,6 @@ class PreActResNet(nn.Module):
         self.linear = nn.Linear(in_width, classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """Pooled penultimate features (B, D)."""
         out = self.conv1(self.normalize(x))
         for name in self.stages:
             out = self.get_submodule(name)(out)
@@ -85,5 +86,5 @@ class PreActResNet(nn.Module):
             out = self.act(self.bn(out))
         return cast(Tensor, out.mean((2, 3)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.linear(self.features(x)))
+    def logits(self, features: Tensor) -> Tensor:
+        return cast(Tensor, self.linear(features))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from headstart.errors import unknown
 from headstart.models.normalize import normalization
+from headstart.models.pooled import PooledNetwork
 
 Activation = Callable[[Tensor], Tensor]
 ACTIVATIONS: dict[str, Activation] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
@@ -84,7 +85,7 @@ def shortcut(in_width: int, out_width: int, stride: int) -> nn.Sequential:
     return nn.Sequential(conv(in_width, out_width, 1, stride), nn.BatchNorm2d(out_width))
 
 
-class ResNet(nn.Module):
+class ResNet(PooledNetwork):
     """Residual network.
 
     Args:
@@ -97,6 +98,7 @@ class ResNet(nn.Module):
             "imagenet" a 7x7 convolution of stride 2 and a max-pool, and torchvision's names (``downsample``, ``fc``).
         stem_stride: of the first convolution of "cifar"; 2 quarters the cost of everything after it.
         act: activation name.
+        mirrored: as in PooledNetwork.
         mean, std: normalisation per channel, pixel fractions; None for none.
 
     ``forward`` maps images (B, C, H, W) in [0, 1] to logits (B, K); ``features`` to what the last layer reads.
@@ -113,10 +115,11 @@ class ResNet(nn.Module):
         stem: Literal["cifar", "imagenet"] = "cifar",
         stem_stride: int = 1,
         act: str = "relu",
+        mirrored: bool = False,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(mirrored)
         if stem not in ("cifar", "imagenet"):
             raise unknown("stem", stem, ("cifar", "imagenet"))
         large = stem == "imagenet"
@@ -139,11 +142,10 @@ class ResNet(nn.Module):
         self.add_module(self.head, nn.Linear(in_width, classes))
 
     def features(self, x: Tensor) -> Tensor:
-        """Pooled penultimate features (B, D)."""
         out = self.pool(self.act(self.bn1(self.conv1(self.normalize(x)))))
         for name in self.stages:
             out = self.get_submodule(name)(out)
         return cast(Tensor, out.mean((2, 3)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.get_submodule(self.head)(self.features(x)))
+    def logits(self, features: Tensor) -> Tensor:
+        return cast(Tensor, self.get_submodule(self.head)(features))

@@ -9,6 +9,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from headstart.models.normalize import normalization
+from headstart.models.pooled import PooledNetwork
 from headstart.models.resnet import Activation, activation, conv, stage
 
 
@@ -28,7 +29,7 @@ class WideBlock(nn.Module):
         return cast(Tensor, self.conv2(self.act(self.bn2(self.conv1(pre)))) + skip)
 
 
-class WideResNet(nn.Module):
+class WideResNet(PooledNetwork):
     """WideResNet of Zagoruyko and Komodakis (BMVC 2016), 6 blocks + 4 layers deep.
 
     Args:
@@ -36,7 +37,7 @@ class WideResNet(nn.Module):
         channels: channels of the image.
         depth: 6 n + 4, with n blocks in each of three stages.
         widen: width of the first stage in units of 16; every further stage doubles width and halves the size.
-        act, mean, std: as in ResNet.
+        act, mirrored, mean, std: as in ResNet.
 
     ``forward`` maps images (B, C, H, W) in [0, 1], of any size of at least 4, to logits (B, K).
     """
@@ -52,10 +53,11 @@ class WideResNet(nn.Module):
         depth: int = 28,
         widen: int = 10,
         act: str = "relu",
+        mirrored: bool = False,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(mirrored)
         if depth % 6 != 4 or depth < 10:
             raise ValueError(f"depth is {depth}; it must be 6 n + 4, such as 28 or 34")
         self.act = activation(act)
@@ -74,9 +76,8 @@ class WideResNet(nn.Module):
         self.fc = nn.Linear(widths[-1], classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """Pooled penultimate features (B, D)."""
         out = self.block3(self.block2(self.block1(self.conv1(self.normalize(x)))))
         return self.act(self.bn1(out)).mean((2, 3))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.fc(self.features(x)))
+    def logits(self, features: Tensor) -> Tensor:
+        return cast(Tensor, self.fc(features))
