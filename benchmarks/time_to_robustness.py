@@ -212,9 +212,6 @@ LADDERS: dict[int, dict[str, Rung]] = {
         ),
         "silu": half_hour("residual, SiLU; N-FGSM at 10/255", model_args={**HALF_HOUR["model_args"], "act": "silu"}),
         "sgd": half_hour("residual; N-FGSM at 10/255, SGD at rate 0.2", optimizer="sgd", lr=0.2),
-        "mirrored": half_hour(
-            "residual, mirrored; N-FGSM at 10/255", model_args={**HALF_HOUR["model_args"], "mirrored": True}
-        ),
         "rate-0.1": half_hour("residual; N-FGSM at 10/255, rate 0.1", lr=0.1),
         "rate-0.02": half_hour("residual; N-FGSM at 10/255, rate 0.02", lr=0.02),
         "epsilon-8": half_hour("residual; N-FGSM at 8/255", epsilon="8/255"),
@@ -230,6 +227,11 @@ LADDERS: dict[int, dict[str, Rung]] = {
             model_args={"blocks": [1, 2, 2, 1], "widths": [48, 96, 192, 384], "stem": 48},
         ),
         "ramp": half_hour("residual; N-FGSM, to 10/255 over half of the run", epsilon_ramp=0.5),
+        "mirrored": half_hour(
+            "residual, mirrored; N-FGSM, to 10/255 over half of the run",
+            epsilon_ramp=0.5,
+            model_args={**HALF_HOUR["model_args"], "mirrored": True},
+        ),
         "half-batch": half_hour("residual; N-FGSM at 10/255, batch 64", batch_size=64),
         "fast": half_hour("`fast` 64-256-256; N-FGSM at 10/255", model="fast", model_args={"widths": [64, 256, 256]}),
     },
