@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,18 +20,22 @@ from headstart.runs import export as exporting
 from headstart.runs.classifier import load_classifier
 from headstart.runs.export import FORMATS, export
 
-ARGS = {"widths": [4, 8], "mean": [0.3], "std": [0.4]}
+ARGS: dict[str, Any] = {"widths": [4, 8], "mean": [0.3], "std": [0.4]}
 SCORES = {"suite": "standard", "n": 500, "clean": 0.97, "robust": 0.215, "epsilon": 8 / 255, "norm": "linf"}
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run on digits whose network normalises, with batch statistics that are not those of its start."""
+    return make_run(tmp_path, ARGS)
+
+
+def make_run(tmp_path: Path, args: dict[str, Any]) -> Path:
     torch.manual_seed(0)
-    network = build_model("small", 10, 1, ARGS)
+    network = build_model("small", 10, 1, args)
     network(torch.rand(64, 1, 8, 8))
     origin = {
-        "model": "small", "model_args": json.dumps(ARGS), "classes": json.dumps([str(k) for k in range(10)]),
+        "model": "small", "model_args": json.dumps(args), "classes": json.dumps([str(k) for k in range(10)]),
         "channels": "1", "data": "digits", "method": "fgsm-sdi", "norm": "linf", "epsilon": repr(8 / 255),
     }  # fmt: skip
     folder = tmp_path / "Ours2026Fast"
@@ -78,6 +83,19 @@ def test_a_state_dict_brings_its_normalisation_back(run: Path, images: Tensor, t
     back = load_classifier(file, model="small", model_args={"widths": [4, 8]}).network.eval()
     with torch.no_grad():
         torch.testing.assert_close(back(images), logits(run, images))
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_mirrored_network_stays_one(to: str, tmp_path: Path, images: Tensor) -> None:
+    """Every format answers as it does, or says what the weights are of."""
+    if to == "onnx":
+        pytest.importorskip("onnxruntime")
+    run = make_run(tmp_path, {**ARGS, "mirrored": True})
+    torch.testing.assert_close(logits(run, images.flip(3)), logits(run, images))
+    files = export(run, to, tmp_path / "out" if to == "robustbench" else None)
+    described = [json.loads(file.read_text()) for file in files if file.suffix == ".json"]
+    assert described[0]["model_args"]["mirrored"] is True
+    assert to != "robustbench" or described[1]["number_forward_passes"] == 2
 
 
 class Theirs(nn.Module):

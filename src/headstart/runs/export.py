@@ -55,6 +55,12 @@ class Export:
         """The network."""
         return self.classifier.network
 
+    @property
+    def model_args(self) -> dict[str, Any]:
+        """Arguments that the network was built with."""
+        args: dict[str, Any] = json.loads(self.classifier.origin.get("model_args", "{}"))
+        return args
+
     def facts(self) -> dict[str, Any]:
         """What a user of the file must know: input, classes, threat model, measured accuracies."""
         origin = self.classifier.origin
@@ -63,7 +69,9 @@ class Export:
             "input": {"range": [0.0, 1.0], "shape": ["N", *self.images.shape[1:]], "type": "float32"},
             "normalization": normalization_of(self.network) or None,
             "classes": json.loads(origin["classes"]) if "classes" in origin else None,
-            **{key: origin.get(key) for key in ("model", "method", "data", "norm", "epsilon")},
+            "model": origin.get("model"),
+            "model_args": self.model_args,
+            **{key: origin.get(key) for key in ("method", "data", "norm", "epsilon")},
             "measured": scores or None,
         }
 
@@ -255,7 +263,7 @@ def _model_info(task: Export, data: str) -> dict[str, Any]:
         "name": task.name,
         "authors": "",
         "additional_data": False,
-        "number_forward_passes": 1,
+        "number_forward_passes": 2 if task.model_args.get("mirrored") else 1,
         "dataset": data,
         "venue": "unpublished",
         "architecture": origin.get("model", ""),
@@ -280,7 +288,7 @@ def _state_of(task: Export) -> dict[str, Tensor]:
 def _check_weights(task: Export, path: Path, form: str) -> None:
     """See that the weights load as a stranger's do."""
     origin = task.classifier.origin
-    args = {k: v for k, v in json.loads(origin.get("model_args", "{}")).items() if k not in ("mean", "std")}
+    args = {k: v for k, v in task.model_args.items() if k not in ("mean", "std")}
     name = origin.get("model")
     if name is None:
         raise DataError(f"{task.source} does not say its network; give model")
