@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from headstart.core import Clock, Step, Target, TaskInfo, distributed
 from headstart.core.threat import ThreatModel
 from headstart.evaluation.evaluate import evaluate
+from headstart.evaluation.result import Evaluation
 from headstart.methods.registry import build_method
 from headstart.models import build_model
 from headstart.recipes.reader import load_recipe
@@ -52,11 +53,16 @@ TRAINED = {
 
 @dataclass(frozen=True)
 class Rung:
-    """A step of a ladder: a recipe, what is changed in it, and in words what is new."""
+    """A step of a ladder: a recipe, what is changed in it, and in words what is new.
+
+    Attributes:
+        weights: the step of the same ladder whose training it shares: they differ in what takes no part in it.
+    """
 
     what: str
     recipe: str
     fields: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
 
 
 FAST = "cifar10-fast/fgsm-rs"
@@ -149,6 +155,13 @@ def half_hour(what: str, method: str = "n-fgsm", **fields: Any) -> Rung:
     return Rung(what, f"cifar10-fast/{method}", {**HALF_HOUR, **fields})
 
 
+def mirrored(step: str, rung: Rung) -> Rung:
+    """The network of another step, which classifies an image with its mirror image."""
+    model_args = {**rung.fields["model_args"], "mirrored": True}
+    return Rung(f"{rung.what}; mirrored", rung.recipe, {**rung.fields, "model_args": model_args}, weights=step)
+
+
+RAMP = half_hour("residual; N-FGSM, to 10/255 over half of the run", epsilon_ramp=0.5)
 LADDERS: dict[int, dict[str, Rung]] = {
     15: {
         "small": Rung("`cifar10-small/fgsm-rs`", SMALL, {"epochs": 1, "samples": 11_500}),
@@ -226,12 +239,9 @@ LADDERS: dict[int, dict[str, Rung]] = {
             epochs=3,
             model_args={"blocks": [1, 2, 2, 1], "widths": [48, 96, 192, 384], "stem": 48},
         ),
-        "ramp": half_hour("residual; N-FGSM, to 10/255 over half of the run", epsilon_ramp=0.5),
-        "mirrored": half_hour(
-            "residual, mirrored; N-FGSM, to 10/255 over half of the run",
-            epsilon_ramp=0.5,
-            model_args={**HALF_HOUR["model_args"], "mirrored": True},
-        ),
+        "ramp": RAMP,
+        "ramp-12": half_hour("residual; N-FGSM, to 12/255 over half of the run", epsilon_ramp=0.5, epsilon="12/255"),
+        "mirrored": mirrored("ramp", RAMP),
         "half-batch": half_hour("residual; N-FGSM at 10/255, batch 64", batch_size=64),
         "fast": half_hour("`fast` 64-256-256; N-FGSM at 10/255", model="fast", model_args={"widths": [64, 256, 256]}),
     },
@@ -287,23 +297,21 @@ def main() -> None:
         write_text(arguments.out / "speed.json", json.dumps(speeds(), indent=1) + "\n")
     for name in (arguments.steps or LADDERS[arguments.budget]) if arguments.budget else []:
         for seed in arguments.seeds:
-            stem = f"{arguments.budget}-{name}-{seed}"
-            climb(
-                arguments.budget, name, seed, arguments, arguments.out / "steps" / f"{stem}.json", arguments.work / stem
-            )
+            climb(arguments.budget, name, seed, arguments)
     for mark, table in tables(arguments.out).items():
         print(f"<!-- table {mark} -->\n{table}<!-- /table -->\n")
 
 
-def climb(budget: int, name: str, seed: int, arguments: argparse.Namespace, path: Path, run: Path) -> None:
+def climb(budget: int, name: str, seed: int, arguments: argparse.Namespace) -> None:
     """Make the record of a step, or add AutoAttack to it; what is there stays."""
+    path = arguments.out / "steps" / f"{budget}-{name}-{seed}.json"
+    run = arguments.work / f"{budget}-{LADDERS[budget][name].weights or name}-{seed}"
     record = json.loads(path.read_text()) if path.exists() else None
     if record is None:
         record = measured(budget, name, seed, run, arguments.data)
         write_text(path, json.dumps(record, indent=1) + "\n")
     if arguments.autoattack and record["autoattack"] is None:
-        asked: dict[str, Any] = {"suite": "standard", "n": IMAGES_AUTOATTACK, **ATTACKED}
-        found = evaluate(run / "model-last.safetensors", **asked, partial=run / "autoattack.partial")
+        found = attacked(run, record["recipe"], "standard", IMAGES_AUTOATTACK, partial=run / f"{name}.partial")
         record |= {"autoattack": found.robust, "autoattack_images": found.n}
         if distributed.rank() == 0:  # under torchrun processes share the attack
             write_text(path, json.dumps(record, indent=1) + "\n")
@@ -312,10 +320,12 @@ def climb(budget: int, name: str, seed: int, arguments: argparse.Namespace, path
 def measured(budget: int, name: str, seed: int, run: Path, data: str) -> dict[str, Any]:
     """Train a step, and attack it by PGD-20."""
     rung = LADDERS[budget][name]
-    recipe = load_recipe(rung.recipe, **{**rung.fields, **TRAINED, "data": data, "seed": seed})
-    result = train(recipe, run, resume=run.exists(), progress=False)
-    asked: dict[str, Any] = {"suite": "light", "n": IMAGES[budget], **ATTACKED}
-    light = evaluate(run / "model-last.safetensors", **asked, progress=False)
+    recipe, trained = (
+        load_recipe(rung.recipe, **{**fields, **TRAINED, "data": data, "seed": seed})
+        for fields in (rung.fields, LADDERS[budget][rung.weights or name].fields)
+    )
+    result = train(trained, run, resume=run.exists(), progress=False)
+    light = attacked(run, asdict(recipe), "light", IMAGES[budget], progress=False)
     return {
         "budget": budget,
         "step": name,
@@ -331,6 +341,12 @@ def measured(budget: int, name: str, seed: int, run: Path, data: str) -> dict[st
         "cost": result.cost,
         "environment": environment(),
     }
+
+
+def attacked(run: Path, recipe: dict[str, Any], suite: str, n: int, **options: Any) -> Evaluation:
+    """The last weights of a run in the network of a recipe, on the first test images."""
+    asked = {"suite": suite, "n": n, "model": recipe["model"], "model_args": recipe["model_args"], **ATTACKED}
+    return evaluate(run / "model-last.safetensors", **asked, **options)
 
 
 def speeds() -> dict[str, Any]:

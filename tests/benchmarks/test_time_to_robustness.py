@@ -39,6 +39,20 @@ def test_a_record_is_of_the_step_that_it_names(path: Path) -> None:
     assert made["recipe"] == {key: said[key] for key in made["recipe"]}
 
 
+@pytest.mark.parametrize(
+    ("budget", "step"), [(b, s) for b, rungs in LADDERS.items() for s, rung in rungs.items() if rung.weights]
+)
+def test_steps_share_a_training_that_is_the_same(budget: int, step: str) -> None:
+    """What is told apart takes part in no pass of training."""
+    rung = LADDERS[budget][step]
+    assert rung.weights is not None
+    recipe, trained = (
+        asdict(load_recipe(made.recipe, **made.fields)) for made in (rung, LADDERS[budget][rung.weights])
+    )
+    assert recipe["model_args"].pop("mirrored")
+    assert recipe == trained
+
+
 def test_larger_noise_and_step_are_n_fgsm_at_10_255() -> None:
     """N-FGSM does not project, so that noise and step alone say how far it goes: one loss, and one weight gradient."""
     torch.manual_seed(0)
