@@ -7,7 +7,7 @@ A ladder is a list of steps of about the same processor seconds on one core (OMP
 library with fields changed, trained once per seed. Every step and seed has a record. Records that exist are kept, and
 a run that was cut off goes on. Epochs are set by ``--speed``, which measures each network's updates, in turns; what a
 step took is in its record. Accuracies are those of the last weights on the first test images. Without
-``--budget`` nothing is trained: the tables of all records are written, which stand in docs/fast.md, each machine's apart.
+``--budget`` nothing is trained: the tables of all records are written, which stand in docs/fast.md.
 """
 
 from __future__ import annotations
