@@ -246,6 +246,7 @@ LADDERS: dict[int, dict[str, Rung]] = {
         ),
         "ramp": RAMP,
         "ramp-12": half_hour("residual; N-FGSM, to 12/255 over half of the run", epsilon_ramp=0.5, epsilon="12/255"),
+        "ramp-long": half_hour("residual; N-FGSM, to 10/255 over four fifths of the run", epsilon_ramp=0.8),
         "mirrored": mirrored("ramp", RAMP),
         "half-batch": half_hour("residual; N-FGSM at 10/255, batch 64", batch_size=64),
         "fast": half_hour("`fast` 64-256-256; N-FGSM at 10/255", model="fast", model_args={"widths": [64, 256, 256]}),
