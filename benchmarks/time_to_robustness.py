@@ -162,10 +162,11 @@ def mirrored(step: str, rung: Rung) -> Rung:
 
 
 RAMP = half_hour("residual; N-FGSM, to 10/255 over half of the run", epsilon_ramp=0.5)
-RAMP_2_HOURS = Rung(
-    "the network of half an hour; N-FGSM, to 10/255 over half of the run; average of weights, 0.999",
+SMOOTH: dict[str, Any] = {**HALF_HOUR["model_args"], "act": "silu"}
+SMOOTH_RAMP = Rung(
+    "residual of half an hour, SiLU; N-FGSM, to 10/255 over half of the run; average of weights, 0.999",
     RAMP.recipe,
-    {**RAMP.fields, "epochs": 24, "average": 0.999},
+    {**RAMP.fields, "epochs": 23, "average": 0.999, "model_args": SMOOTH},
 )
 LADDERS: dict[int, dict[str, Rung]] = {
     15: {
@@ -228,7 +229,7 @@ LADDERS: dict[int, dict[str, Rung]] = {
         "normalized": half_hour(
             "residual, images normalised; N-FGSM at 10/255", model_args={**HALF_HOUR["model_args"], **CHANNELS}
         ),
-        "silu": half_hour("residual, SiLU; N-FGSM at 10/255", model_args={**HALF_HOUR["model_args"], "act": "silu"}),
+        "silu": half_hour("residual, SiLU; N-FGSM at 10/255", model_args=SMOOTH),
         "sgd": half_hour("residual; N-FGSM at 10/255, SGD at rate 0.2", optimizer="sgd", lr=0.2),
         "rate-0.1": half_hour("residual; N-FGSM at 10/255, rate 0.1", lr=0.1),
         "rate-0.02": half_hour("residual; N-FGSM at 10/255, rate 0.02", lr=0.02),
@@ -269,8 +270,8 @@ LADDERS: dict[int, dict[str, Rung]] = {
             "cifar10-fast/n-fgsm",
             {**RESIDUAL_3, "weight_decay": 0.02, "method_args": {**LARGER, "label_smoothing": 0.1}},
         ),
-        "ramp": RAMP_2_HOURS,
-        "mirrored": mirrored("ramp", RAMP_2_HOURS),
+        "silu-ramp": SMOOTH_RAMP,
+        "silu-mirrored": mirrored("silu-ramp", SMOOTH_RAMP),
         "muon-n-fgsm": Rung(
             "Muon, rate 0.05; first layer learned; N-FGSM; average of weights, 0.999; epochs for a Xeon with AMX",
             "cifar10-fast/n-fgsm",
