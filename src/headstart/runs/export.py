@@ -6,7 +6,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -236,14 +236,7 @@ def _robustbench(task: Export) -> list[Path]:
     if data not in ROBUSTBENCH_SETS:
         log.warning("RobustBench has %s; its loader does not know %s", ", ".join(ROBUSTBENCH_SETS), data)
     place = Path(data) / norm
-    weights = Export(
-        task.source,
-        task.classifier,
-        task.images,
-        task.scores,
-        task.out / "models" / place / f"{task.name}.pt",
-        task.name,
-    )
+    weights = replace(task, out=task.out / "models" / place / f"{task.name}.pt")
     files = _kept(
         weights,
         lambda temporary: torch.save({"state_dict": _state_of(task)}, temporary),
