@@ -139,7 +139,6 @@ RESIDUAL_3: dict[str, Any] = {
     "model_args": {"blocks": [1, 2, 2], "widths": [64, 128, 256]},
     "method_args": LARGER,
 }
-CHANNELS = {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2471, 0.2435, 0.2616]}  # of the training images
 HALF_HOUR: dict[str, Any] = {
     **MUON,
     "epochs": 6,
@@ -150,9 +149,9 @@ HALF_HOUR: dict[str, Any] = {
 }
 
 
-def half_hour(what: str, method: str = "n-fgsm", **fields: Any) -> Rung:
+def half_hour(what: str, **fields: Any) -> Rung:
     """A step of the ladder of 1800 seconds: the network of two hours, half as wide, for a core without AMX."""
-    return Rung(what, f"cifar10-fast/{method}", {**HALF_HOUR, **fields})
+    return Rung(what, "cifar10-fast/n-fgsm", {**HALF_HOUR, **fields})
 
 
 def mirrored(step: str, rung: Rung) -> Rung:
@@ -226,31 +225,17 @@ LADDERS: dict[int, dict[str, Rung]] = {
         "small": baseline(epochs=36),
         "wong": Rung(WONG.what, WONG.recipe, {**WONG.fields, "epochs": 2, "samples": 31_000}),
         "residual": half_hour("residual; N-FGSM at 10/255"),
-        "normalized": half_hour(
-            "residual, images normalised; N-FGSM at 10/255", model_args={**HALF_HOUR["model_args"], **CHANNELS}
-        ),
         "silu": half_hour("residual, SiLU; N-FGSM at 10/255", model_args=SMOOTH),
         "sgd": half_hour("residual; N-FGSM at 10/255, SGD at rate 0.2", optimizer="sgd", lr=0.2),
-        "rate-0.1": half_hour("residual; N-FGSM at 10/255, rate 0.1", lr=0.1),
-        "rate-0.02": half_hour("residual; N-FGSM at 10/255, rate 0.02", lr=0.02),
-        "epsilon-8": half_hour("residual; N-FGSM at 8/255", epsilon="8/255"),
-        "epsilon-12": half_hour("residual; N-FGSM at 12/255", epsilon="12/255"),
         "shallow": half_hour(
             "residual, blocks 1-1-1-1; N-FGSM at 10/255",
             epochs=9,
             model_args={**HALF_HOUR["model_args"], "blocks": [1, 1, 1, 1]},
         ),
-        "wide": half_hour(
-            "residual, half as wide again; N-FGSM at 10/255",
-            epochs=3,
-            model_args={"blocks": [1, 2, 2, 1], "widths": [48, 96, 192, 384], "stem": 48},
-        ),
         "ramp": RAMP,
         "ramp-12": half_hour("residual; N-FGSM, to 12/255 over half of the run", epsilon_ramp=0.5, epsilon="12/255"),
         "ramp-long": half_hour("residual; N-FGSM, to 10/255 over four fifths of the run", epsilon_ramp=0.8),
         "mirrored": mirrored("ramp", RAMP),
-        "half-batch": half_hour("residual; N-FGSM at 10/255, batch 64", batch_size=64),
-        "fast": half_hour("`fast` 64-256-256; N-FGSM at 10/255", model="fast", model_args={"widths": [64, 256, 256]}),
     },
     7200: {
         "small": baseline(epochs=180),
