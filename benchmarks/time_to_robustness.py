@@ -165,7 +165,7 @@ SMOOTH: dict[str, Any] = {**HALF_HOUR["model_args"], "act": "silu"}
 SMOOTH_RAMP = Rung(
     "residual of half an hour, SiLU; N-FGSM, to 10/255 over half of the run; average of weights, 0.999",
     RAMP.recipe,
-    {**RAMP.fields, "epochs": 22, "average": 0.999, "model_args": SMOOTH},
+    {**RAMP.fields, "epochs": 20, "average": 0.999, "model_args": SMOOTH},
 )
 LADDERS: dict[int, dict[str, Rung]] = {
     15: {
