@@ -112,7 +112,7 @@ def test_accounting(seen: dict[str, list[list[int]]]) -> None:
     assert result.attacks == {"a": 6 / 8, "b": 5 / 8, "c": 5 / 8, "d": 4 / 8}
     assert result.robust == 3 / 8
     assert result.broken_by == ["a", None, "b", "c", None, "d", None, "clean"]
-    assert seen["a"] == seen["b"] == seen["c"] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert seen["a"] == seen["b"] == seen["c"] == [[0, 1], [2, 3], [4, 5], [6]]
     assert seen["d"] == [[0, 1, 4], [5, 6]], "batches are refilled with what the attack before left"
 
 

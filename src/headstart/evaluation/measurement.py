@@ -25,7 +25,7 @@ from headstart.evaluation.estimate import duration_of, pace_of
 from headstart.evaluation.gradients import Gradients, examine
 from headstart.evaluation.outcome import Evidence, Outcome, Round
 from headstart.evaluation.pilot import search_precision
-from headstart.evaluation.plan import Images, Plan
+from headstart.evaluation.plan import Images, Plan, dealt
 from headstart.evaluation.precision import float32
 from headstart.evaluation.probe import Probe, probe
 from headstart.evaluation.progress import AttackProgress
@@ -153,19 +153,16 @@ class Measurement:
     def attack_all(self, progress: bool) -> None:
         """Run the attacks that the outcome does not know yet, in order.
 
-        Batches are made of what is left, in the order of the images, and dealt to the processes in turn. The random
-        numbers of a batch follow from seed, attack and its place among the attack's batches, so neither a restart nor
-        the number of processes changes anything.
+        Batches are made of what is left, in the order of the images (``dealt``), and the processes take them in turn.
+        The random numbers of a batch follow from seed, attack and its place among the attack's batches, so neither a
+        restart nor the number of processes changes anything.
         """
         if progress and distributed.rank() == 0:
             self._foretell()
         with AttackProgress(progress and distributed.rank() == 0) as display:
             for name, attacker in self.attackers.items():
                 if name not in self.outcome.seconds:
-                    running = Running(self.partial.path, f"{self.partial.mark} {name}")
-                    self._attack(name, attacker, display, running)
-                    self.partial.save(self.outcome)
-                    running.remove()
+                    self._attack(name, attacker, display)
 
     def _foretell(self) -> None:
         """Say how long the attacks will take that are not done yet."""
@@ -177,23 +174,27 @@ class Measurement:
             expected = duration_of(names, len(right), pace, self.task.classes, size, distributed.world_size())
             logger.info(f"{self.plan.suite} on {len(self.images):,} images: {expected}")
 
-    def _attack(self, name: str, attacker: Attacker, display: AttackProgress, running: Running) -> None:
+    def _attack(self, name: str, attacker: Attacker, display: AttackProgress) -> None:
         began = time.perf_counter()
         outcome, counts = self.outcome, name in self.names
         found = Round(self._pool(name), outcome.examples.shape if counts and outcome.examples is not None else None)
-        batches = torch.split(found.pool.nonzero().squeeze(1), self.plan.batch_size) if found.pool.any() else ()
+        batches = dealt(found.pool.nonzero().squeeze(1), self.plan.batch_size)
         mine = range(distributed.rank(), len(batches), distributed.world_size())
-        label, total = name if counts else f"{name} (check)", sum(len(batches[b]) for b in mine)
-        display.start(label, total, outcome.bound(), course_of(name, attacker.task), self.plan.batch_size)
+        sizes = [len(rows) for rows in batches]
+        label, total = name if counts else f"{name} (check)", sum(sizes[b] for b in mine)
+        display.start(label, total, outcome.bound(), course_of(name, attacker.task), max(sizes, default=0))
+        running = Running(self.partial.path, f"{self.partial.mark} {name} {sizes}")
         running.restore(found)
         for b in mine:
             if b not in running.done:
                 self.slot.state, self.slot.keep = running.state_of(b), partial(running.keep, b, found)
                 found.add(batches[b], attacker(*self.images.batch(batches[b]), _seed(self.plan.seed, name, b)))
                 running.finish(b, found)
-            display.advance(len(batches[b]), outcome.bound(found if counts else None))
+            display.advance(sizes[b], outcome.bound(found if counts else None))
         found.gather(self.images.device)
         outcome.add(name, found, counts, time.perf_counter() - began)
+        self.partial.save(outcome)
+        running.remove()
         display.finish(outcome.bound())
 
     def _pool(self, name: str) -> Tensor:

@@ -56,7 +56,7 @@ class AttackProgress:
         self._live.stop()
 
     def start(self, name: str, total: int, bound: float, course: Course, batch: int) -> None:
-        """A new attack on ``total`` images, in batches of ``batch``; ``bound`` is the accuracy it cannot exceed."""
+        """A new attack on ``total`` images, at most ``batch`` at once; ``bound`` is the accuracy it cannot exceed."""
         self._name, self._total, self._started = name, total, time.perf_counter()
         self._course, self._batch, self._done = course, batch, 0
         self._asked, self._drawn = 0, 0.0

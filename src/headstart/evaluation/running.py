@@ -20,7 +20,8 @@ class Running:
 
     Args:
         partial: file of the evaluation's finished attacks, beside which each process keeps its own; None keeps nothing.
-        mark: of the evaluation and the attack. Another number of processes deals the batches otherwise and begins anew.
+        mark: of the evaluation, the attack and its batches. Another number of processes shares them otherwise and
+            begins anew.
     """
 
     def __init__(self, partial: Path | None, mark: str) -> None:

@@ -34,7 +34,7 @@ class EvaluationSettings:
         norm: linf or l2; default what the weights were trained with.
         model: network of a plain state dict.
         model_args: arguments of that network.
-        batch_size: images attacked at once; default 1000 on CUDA and 250 elsewhere.
+        batch_size: images attacked at once, at most; default 1000 on CUDA and 250 elsewhere.
         device: auto, cpu, cuda, or one of several as in cuda:1.
         devices: processes that share the work, each on a device of its own or on a part of the cores.
         seed: of all random numbers.
