@@ -33,7 +33,8 @@ from headstart.evaluation.evaluate import evaluate
 from headstart.evaluation.result import Evaluation
 from headstart.methods.registry import build_method
 from headstart.models import build_model
-from headstart.recipes.reader import load_recipe
+from headstart.recipes.reader import load_recipe, merge
+from headstart.recipes.recipe import Recipe
 from headstart.runs.environment import environment
 from headstart.runs.files import write_text
 from headstart.training.train import train
@@ -49,6 +50,16 @@ TRAINED = {
     "watch_every": 0,
     "device": "cpu",
 }  # nothing but training, one validation
+BOOK = "cifar10-fast/"
+START: dict[str, Any] = {
+    "data": "cifar10",
+    "epsilon": "8/255",
+    "batch_size": 128,
+    "optimizer": "muon",
+    "lr": 0.05,
+    "schedule": "triangular",
+    "precision": "bf16",
+}  # what its steps change, so that no step changes with what the book took from another
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,7 @@ class Rung:
     """A step of a ladder: a recipe, what is changed in it, and in words what is new.
 
     Attributes:
+        recipe: of the book ``cifar10-fast`` only the method counts, and ``START`` for the rest.
         weights: the step of the same ladder whose training it shares: they differ in what takes no part in it.
     """
 
@@ -64,8 +76,14 @@ class Rung:
     fields: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
 
+    def load(self, **more: Any) -> Recipe:
+        """The recipe of the step, with further fields."""
+        if not self.recipe.startswith(BOOK):
+            return load_recipe(self.recipe, **{**self.fields, **more})
+        return Recipe(**merge({**START, "method": self.recipe.removeprefix(BOOK)}, {**self.fields, **more}))
 
-FAST = "cifar10-fast/fgsm-rs"
+
+FAST = f"{BOOK}fgsm-rs"
 SMALL = "cifar10-small/fgsm-rs"
 STRIDED = {"widths": [64, 128, 256], "stride": 2}
 WHITE: dict[str, Any] = {"whiten": True, "ridge": 5e-4}
@@ -98,7 +116,7 @@ WONG = Rung(
 def narrow(what: str, model: dict[str, Any], method: str = "fgsm-rs", **fields: Any) -> Rung:
     """A step of the ladder of 15 seconds."""
     model_args = {"widths": [16, 32, 64], "stride": 2, **model}
-    return Rung(what, f"cifar10-fast/{method}", {**SHORT, "model_args": model_args, **fields})
+    return Rung(what, f"{BOOK}{method}", {**SHORT, "model_args": model_args, **fields})
 
 
 def baseline(**fields: Any) -> Rung:
@@ -111,7 +129,7 @@ PLAIN: dict[str, Any] = {"model": "fast", "model_args": {"widths": [64, 256, 256
 
 def parts(what: str, method: str = "n-fgsm", **fields: Any) -> Rung:
     """A step of the ladders of 60 and of 700 seconds, these a tenth of what two hours might be spent on."""
-    return Rung(what, f"cifar10-fast/{method}", {**PLAIN, **fields})
+    return Rung(what, f"{BOOK}{method}", {**PLAIN, **fields})
 
 
 MUON: dict[str, Any] = {"optimizer": "muon", "lr": 0.05}
@@ -151,7 +169,7 @@ HALF_HOUR: dict[str, Any] = {
 
 def half_hour(what: str, **fields: Any) -> Rung:
     """A step of the ladder of 1800 seconds: the network of two hours, half as wide, for a core without AMX."""
-    return Rung(what, "cifar10-fast/n-fgsm", {**HALF_HOUR, **fields})
+    return Rung(what, f"{BOOK}n-fgsm", {**HALF_HOUR, **fields})
 
 
 def mirrored(step: str, rung: Rung) -> Rung:
@@ -240,36 +258,36 @@ LADDERS: dict[int, dict[str, Rung]] = {
     7200: {
         "small": baseline(epochs=180),
         "wong": Rung(WONG.what, WONG.recipe, {**WONG.fields, "epochs": 9}),
-        "muon-residual": Rung(RESIDUAL_WHAT, "cifar10-fast/n-fgsm", RESIDUAL),
+        "muon-residual": Rung(RESIDUAL_WHAT, f"{BOOK}n-fgsm", RESIDUAL),
         "muon-residual-10": Rung(
-            f"{RESIDUAL_WHAT}; trained at 10/255", "cifar10-fast/n-fgsm", {**RESIDUAL, "epsilon": "10/255"}
+            f"{RESIDUAL_WHAT}; trained at 10/255", f"{BOOK}n-fgsm", {**RESIDUAL, "epsilon": "10/255"}
         ),
         "muon-residual-gelu": Rung(
             f"{RESIDUAL_WHAT}; trained at 10/255, GELU",
-            "cifar10-fast/n-fgsm",
+            f"{BOOK}n-fgsm",
             {**RESIDUAL, "epochs": 12, "epsilon": "10/255", "model_args": {**RESIDUAL["model_args"], "act": "gelu"}},
         ),
-        "muon-residual-3": Rung(RESIDUAL_3_WHAT, "cifar10-fast/n-fgsm", RESIDUAL_3),
+        "muon-residual-3": Rung(RESIDUAL_3_WHAT, f"{BOOK}n-fgsm", RESIDUAL_3),
         "muon-residual-3-smooth": Rung(
             f"{RESIDUAL_3_WHAT}; weight decay 0.02, smoothing 0.1",
-            "cifar10-fast/n-fgsm",
+            f"{BOOK}n-fgsm",
             {**RESIDUAL_3, "weight_decay": 0.02, "method_args": {**LARGER, "label_smoothing": 0.1}},
         ),
         "silu-ramp": SMOOTH_RAMP,
         "silu-mirrored": mirrored("silu-ramp", SMOOTH_RAMP),
         "muon-n-fgsm": Rung(
             "Muon, rate 0.05; first layer learned; N-FGSM; average of weights, 0.999; epochs for a Xeon with AMX",
-            "cifar10-fast/n-fgsm",
+            f"{BOOK}n-fgsm",
             {**HOURS, "epochs": 52},
         ),
         "muon-mep": Rung(
             "Muon, rate 0.05; first layer learned; FGSM-MEP; average of weights, 0.999; epochs for a Xeon with AMX",
-            "cifar10-fast/fgsm-mep",
+            f"{BOOK}fgsm-mep",
             {**HOURS, "epochs": 47},
         ),
         "muon-sdi": Rung(
             "Muon, rate 0.05; first layer learned; FGSM-SDI; average of weights, 0.999; epochs for a Xeon with AMX",
-            "cifar10-fast/fgsm-sdi",
+            f"{BOOK}fgsm-sdi",
             {**HOURS, "epochs": 42, "method_args": {"generator_width": 16, "relative_alpha": 0.5}},
         ),
     },
@@ -315,8 +333,7 @@ def measured(budget: int, name: str, seed: int, run: Path, data: str) -> dict[st
     """Train a step, and attack it by PGD-20."""
     rung = LADDERS[budget][name]
     recipe, trained = (
-        load_recipe(rung.recipe, **{**fields, **TRAINED, "data": data, "seed": seed})
-        for fields in (rung.fields, LADDERS[budget][rung.weights or name].fields)
+        step.load(**TRAINED, data=data, seed=seed) for step in (rung, LADDERS[budget][rung.weights or name])
     )
     result = train(trained, run, resume=run.exists(), progress=False)
     light = attacked(run, asdict(recipe), "light", IMAGES[budget], progress=False)

@@ -23,7 +23,7 @@ RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 @pytest.mark.parametrize(("budget", "step"), [(budget, step) for budget, rungs in LADDERS.items() for step in rungs])
 def test_a_step_is_a_recipe(budget: int, step: str) -> None:
     rung = LADDERS[budget][step]
-    recipe = load_recipe(rung.recipe, **rung.fields)
+    recipe = rung.load()
     build_model(recipe.model, 10, 3, recipe.model_args)
     assert rung.recipe == "cifar10-small/fgsm-rs" or recipe.precision == "bf16"
     assert recipe.schedule == "triangular"
@@ -34,7 +34,7 @@ def test_a_record_is_of_the_step_that_it_names(path: Path) -> None:
     """The recipe that was trained is still what the ladder says: else a step was changed and its record was not."""
     made = json.loads(path.read_text())
     rung = LADDERS[made["budget"]][made["step"]]
-    said = asdict(load_recipe(rung.recipe, **{**rung.fields, **TRAINED, "data": "cifar10", "seed": made["seed"]}))
+    said = asdict(rung.load(**TRAINED, data="cifar10", seed=made["seed"]))
     assert (made["what"], made["recipe_name"]) == (rung.what, rung.recipe)
     assert made["recipe"] == {key: said[key] for key in made["recipe"]}
 
@@ -46,11 +46,17 @@ def test_steps_share_a_training_that_is_the_same(budget: int, step: str) -> None
     """What is told apart takes part in no pass of training."""
     rung = LADDERS[budget][step]
     assert rung.weights is not None
-    recipe, trained = (
-        asdict(load_recipe(made.recipe, **made.fields)) for made in (rung, LADDERS[budget][rung.weights])
-    )
+    recipe, trained = (asdict(made.load()) for made in (rung, LADDERS[budget][rung.weights]))
     assert recipe["model_args"].pop("mirrored")
     assert recipe == trained
+
+
+def test_the_book_is_the_step_with_the_highest_accuracy_under_autoattack() -> None:
+    """It names epsilon as it is evaluated, so that larger noise and step (``LARGER``) make up for it."""
+    book, step = asdict(load_recipe("cifar10-fast/n-fgsm")), asdict(LADDERS[7200]["silu-mirrored"].load())
+    assert (book.pop("epsilon"), book.pop("method_args")) == (8 / 255, LARGER)
+    assert (step.pop("epsilon"), step.pop("method_args")) == (10 / 255, {})
+    assert book == step
 
 
 def test_larger_noise_and_step_are_n_fgsm_at_10_255() -> None:

@@ -66,6 +66,8 @@ def test_killed_and_continued_by_two_processes(tmp_path: Path) -> None:
     rest = subprocess.run(command(war, "--devices", "2"), check=True, env=ENVIRONMENT, capture_output=True)
     assert b"continuing after fgsm" in rest.stderr
     assert rest.stdout.count(b"(pgd, 500 images") == 1, "one process reports"
+    right = round(500 * numbers(war)["clean"])
+    assert f" {right} images correct without attack" in rest.stderr.decode(), "of both processes"
     assert numbers(war) == numbers(peace)
     assert 0.1 < numbers(war)["robust"] < numbers(war)["clean"] - 0.1
     assert json.loads(war.read_text())["processes"] == 2

@@ -96,7 +96,7 @@ def test_the_line_moves_inside_a_batch(watched: io.StringIO) -> None:
         display.advance(4, 0.5)
         model(x)
         assert display._live.tasks[0].completed == pytest.approx(4 + 2 / 20), "the last batch is smaller"
-        display.finish(0.5)
+        display.finish(6, 0.5)
         model(x)
         assert display._asked == 1, "the model is left as it was"
     assert not model._forward_hooks

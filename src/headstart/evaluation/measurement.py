@@ -195,7 +195,7 @@ class Measurement:
         outcome.add(name, found, counts, time.perf_counter() - began)
         self.partial.save(outcome)
         running.remove()
-        display.finish(outcome.bound())
+        display.finish(sum(sizes), outcome.bound())
 
     def _pool(self, name: str) -> Tensor:
         """bool (N,): the images an attack is run on, those correct under the attacks of its chain that are done."""

@@ -79,13 +79,13 @@ class AttackProgress:
         self._done, self._asked = self._done + samples, 0
         self._live.update(self._task, completed=self._done, done=self._done, bound=bound)
 
-    def finish(self, bound: float) -> None:
-        """The attack is done; where there is no terminal this prints its one line."""
+    def finish(self, images: int, bound: float) -> None:
+        """The attack is done, on so many images of all processes; without a terminal this prints its one line."""
         self._count_no_more()
         self._live.update(self._task, where="")
         if self._live.disable:
             seconds = time.perf_counter() - self._started
-            line = f"{self._total} images {self._course.whom}, {seconds:.1f} s, accuracy at most {bound:.2%}"
+            line = f"{images} images {self._course.whom}, {seconds:.1f} s, accuracy at most {bound:.2%}"
             self._console.print(f"{self._name:<10} {line}", highlight=False, soft_wrap=True)
 
     def _count_no_more(self) -> None:
