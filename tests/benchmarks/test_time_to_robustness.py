@@ -57,6 +57,9 @@ def test_the_book_is_the_step_with_the_highest_accuracy_under_autoattack() -> No
     assert (book.pop("epsilon"), book.pop("method_args")) == (8 / 255, LARGER)
     assert (step.pop("epsilon"), step.pop("method_args")) == (10 / 255, {})
     assert book == step
+    records = [json.loads(path.read_text()) for path in RESULTS.glob("*/time-to-robustness/steps/7200-*.json")]
+    best = max((made for made in records if made["autoattack"] is not None), key=lambda made: made["autoattack"])
+    assert best["step"] == "silu-mirrored"
 
 
 def test_larger_noise_and_step_are_n_fgsm_at_10_255() -> None:

@@ -76,7 +76,8 @@ def dealt(rows: Tensor, size: int) -> tuple[Tensor, ...]:
     """Batches of rows (N,), in their order: none larger than ``size``, none more than one row larger than another.
 
     Where one batch does not suffice their number is even, so that two processes have as much to do: 430 rows are twice
-    215 and not 250 and 180. It depends on nothing else, as the random numbers of a batch do on its place.
+    215 and not 250 and 180 (of single rows there may be an odd number). It depends on nothing else, as the random
+    numbers of a batch do on its place.
     """
     count = math.ceil(len(rows) / size)
     if count > 1 and len(rows) > count:
