@@ -256,7 +256,7 @@ LADDERS: dict[int, dict[str, Rung]] = {
         "mirrored": mirrored("ramp", RAMP),
     },
     7200: {
-        "small": baseline(epochs=180),
+        "small": baseline(epochs=160),
         "wong": Rung(WONG.what, WONG.recipe, {**WONG.fields, "epochs": 9}),
         "muon-residual": Rung(RESIDUAL_WHAT, f"{BOOK}n-fgsm", RESIDUAL),
         "muon-residual-10": Rung(
