@@ -33,9 +33,11 @@ def draw(folder: DemoFolder, out: Path) -> None:
         save(curves_of(json.loads(folder.details.read_text())["curves"]), out / "demo-curves.svg")
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path, description: str | None = None) -> None:
+    """Write an SVG, and into its metadata what it shows."""
     path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, metadata={"Date": None}, bbox_inches="tight", facecolor="white")
+    metadata = {"Date": None, "Description": description}
+    figure.savefig(path, metadata=metadata, bbox_inches="tight", facecolor="white")
     pyplot.close(figure)
 
 
