@@ -52,10 +52,14 @@ def test_steps_share_a_training_that_is_the_same(budget: int, step: str) -> None
 
 
 def test_the_book_is_the_step_with_the_highest_accuracy_under_autoattack() -> None:
-    """It names epsilon as it is evaluated, so that larger noise and step (``LARGER``) make up for it."""
+    """It names epsilon as it is evaluated, so that larger noise and step (``LARGER``) make up for it.
+
+    Validation, which takes no part in training, is its own.
+    """
     book, step = asdict(load_recipe("cifar10-fast/n-fgsm")), asdict(LADDERS[7200]["silu-mirrored"].load())
     assert (book.pop("epsilon"), book.pop("method_args")) == (8 / 255, LARGER)
     assert (step.pop("epsilon"), step.pop("method_args")) == (10 / 255, {})
+    assert (book.pop("eval_every"), step.pop("eval_every")) == (5, 1)
     assert book == step
     records = [json.loads(path.read_text()) for path in RESULTS.glob("*/time-to-robustness/steps/7200-*.json")]
     best = max((made for made in records if made["autoattack"] is not None), key=lambda made: made["autoattack"])
