@@ -55,8 +55,9 @@ def square(
 ) -> Tensor:
     """Square attack in the maximum norm (Andriushchenko et al., 2020, arXiv:1912.00049), as AutoAttack sets it up.
 
-    The reference code's search with the same random numbers (docs/evaluation.md). Queries whose answer is known are not
-    asked: those that change nothing, and those that failed since the image was last changed.
+    The reference code's search with the same random numbers (docs/evaluation.md). On a CPU, queries whose answer is
+    known are not asked: those that change nothing, and those that failed since the image was last changed. On a GPU the
+    host would wait for that in every query; there it looks at the results after every fiftieth.
 
     Args:
         model, x, y, threat: as for ``pgd``; norm linf.
@@ -70,7 +71,7 @@ def square(
         Examples inside the threat model, of the shape of ``x``, of the largest margin found; images that are
         classified wrongly as they are.
     """
-    search = _Search(model, x, y, threat.epsilon, seed, alone and x.shape[1] <= _CHANNELS, judge)
+    search = _Search(model, x, y, threat.epsilon, seed, alone, judge)
     first = search.begin() if state is None else search.resume(state)
     for query in range(first, queries):
         if len(search.rows) == 0:
@@ -87,9 +88,9 @@ class _Search:
         self, model: nn.Module, x: Tensor, y: Tensor, epsilon: float, seed: int, alone: bool, judge: nn.Module | None
     ) -> None:
         self.model, self.judge, self.images, self.labels = model, judge, x, y
-        self.epsilon, self.alone, self.draw = epsilon, alone, Generator().manual_seed(seed)
-        # On a GPU, looking at the results of every query would keep the host waiting.
-        self.every = 1 if x.device.type == "cpu" else 50
+        self.epsilon, self.draw = epsilon, Generator().manual_seed(seed)
+        here = x.device.type == "cpu"
+        self.remember, self.every = here and alone and x.shape[1] <= _CHANNELS, 1 if here else 50
         self.side = 0
 
     def begin(self) -> int:
@@ -117,7 +118,7 @@ class _Search:
         """Search these rows from now on."""
         self.rows, self.x, self.y = rows, self.images[rows], self.labels[rows]
         self.low, self.high = (self.x - self.epsilon).clamp_min(0), (self.x + self.epsilon).clamp_max(1)
-        self.tried: list[set[int]] = [set() for _ in rows] if self.alone else []
+        self.tried: list[set[int]] = [set() for _ in rows] if self.remember else []
 
     def ask(self, query: int) -> None:
         """Change one square of every image, where that brings it nearer to another class."""
@@ -143,7 +144,7 @@ class _Search:
         nearer = lead < self.lead
         self.best[here] = chosen(nearer, patch, before)
         self.lead = torch.where(nearer, lead, self.lead)
-        if self.alone:
+        if self.remember:
             for row in nearer.nonzero().squeeze(1).tolist():
                 self.tried[row].clear()
         if (query + 1) % self.every == 0:
@@ -160,12 +161,12 @@ class _Search:
         best, lead, tried = self.best[~beaten], self.lead[~beaten], self.tried
         self._hold(self.rows[~beaten])
         self.best, self.lead = best, lead
-        if self.alone:
+        if self.remember:
             self.tried = [known for known, gone in zip(tried, beaten.tolist(), strict=True) if not gone]
 
     def _unknown(self, changes: Tensor, signs: Tensor, place: int) -> Tensor | None:
         """The images (L,) whose answer to a change of pixels, bool (L, C, S, S), is not known; None for all."""
-        if not self.alone:
+        if not self.remember:
             return None
         digits = (1 + (signs.flatten() > 0)) * 3 ** torch.arange(len(signs))
         codes = (changes.flatten(2).any(2) * digits.to(changes.device)).sum(1).tolist()
@@ -188,4 +189,5 @@ class _Search:
         return side, top, left, self._signs((channels, 1, 1))
 
     def _signs(self, shape: tuple[int, ...]) -> Tensor:
-        return (2 * torch.rand(shape, generator=self.draw) - 1).sign().to(self.images.device)
+        signs = (2 * torch.rand(shape, generator=self.draw) - 1).sign()
+        return signs.to(self.images.device, non_blocking=True)  # the copy is staged, so that nobody waits for the GPU
