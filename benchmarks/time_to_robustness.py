@@ -68,7 +68,8 @@ class Rung:
 
     Attributes:
         recipe: of the book ``cifar10-fast`` only the method counts, and ``START`` for the rest.
-        weights: the step of the same ladder whose training it shares: they differ in what takes no part in it.
+        weights: the step of the same ladder whose training it shares: they differ in what takes no part in it, which
+            is whether the network classifies with mirror images, and whether its weights are averaged.
     """
 
     what: str
@@ -178,6 +179,11 @@ def mirrored(step: str, rung: Rung) -> Rung:
     return Rung(f"{rung.what}; mirrored", rung.recipe, {**rung.fields, "model_args": model_args}, weights=step)
 
 
+def live(step: str, rung: Rung) -> Rung:
+    """The weights with which the training of another step ends, in place of their average."""
+    return Rung(f"{rung.what}; not averaged", rung.recipe, {**rung.fields, "average": 0.0}, weights=step)
+
+
 RAMP = half_hour("residual; N-FGSM, to 10/255 over half of the run", epsilon_ramp=0.5)
 SMOOTH: dict[str, Any] = {**HALF_HOUR["model_args"], "act": "silu"}
 SMOOTH_RAMP = Rung(
@@ -254,6 +260,7 @@ LADDERS: dict[int, dict[str, Rung]] = {
         "ramp-12": half_hour("residual; N-FGSM, to 12/255 over half of the run", epsilon_ramp=0.5, epsilon="12/255"),
         "ramp-long": half_hour("residual; N-FGSM, to 10/255 over four fifths of the run", epsilon_ramp=0.8),
         "mirrored": mirrored("ramp", RAMP),
+        "live": live("ramp", RAMP),
     },
     7200: {
         "small": baseline(epochs=160),
@@ -357,7 +364,8 @@ def measured(budget: int, name: str, seed: int, run: Path, data: str) -> dict[st
 def attacked(run: Path, recipe: dict[str, Any], suite: str, n: int, **options: Any) -> Evaluation:
     """The last weights of a run in the network of a recipe, on the first test images."""
     asked = {"suite": suite, "n": n, "model": recipe["model"], "model_args": recipe["model_args"], **ATTACKED}
-    return evaluate(run / "model-last.safetensors", **asked, **options)
+    weights = "model-last.safetensors" if recipe["average"] else "checkpoints/last.pt"  # the latter are not averaged
+    return evaluate(run / weights, **asked, **options)
 
 
 def speeds() -> dict[str, Any]:

@@ -15,7 +15,10 @@ from headstart.core import Clock, Step, Target, TaskInfo
 from headstart.core.threat import ThreatModel
 from headstart.methods.registry import build_method
 from headstart.models import build_model
+from headstart.models.weights import read_file
 from headstart.recipes.reader import load_recipe
+from headstart.training.train import train
+from tests.training.runs import tiny
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
@@ -47,8 +50,19 @@ def test_steps_share_a_training_that_is_the_same(budget: int, step: str) -> None
     rung = LADDERS[budget][step]
     assert rung.weights is not None
     recipe, trained = (asdict(made.load()) for made in (rung, LADDERS[budget][rung.weights]))
-    assert recipe["model_args"].pop("mirrored")
-    assert recipe == trained
+    differ = recipe["model_args"].pop("mirrored", False), trained["average"] and not recipe["average"]
+    assert sum(map(bool, differ)) == 1
+    assert {**recipe, "average": trained["average"]} == trained
+
+
+def test_weights_that_are_not_averaged_are_those_of_a_run_without_an_average(tmp_path: Path) -> None:
+    runs = [tmp_path / "averaged", tmp_path / "plain"]
+    for run, average in zip(runs, (0.9, 0.0), strict=True):
+        train(tiny(average=average, max_steps=4, device="cpu"), run, progress=False)
+    averaged, last = (read_file(run / "model-last.safetensors").tensors for run in runs)
+    live = read_file(runs[0] / "checkpoints" / "last.pt").tensors
+    assert all(torch.equal(live[name], last[name]) for name in last)
+    assert not all(torch.equal(averaged[name], last[name]) for name in last)
 
 
 def test_the_book_is_the_step_with_the_highest_accuracy_under_autoattack() -> None:
