@@ -330,7 +330,8 @@ def climb(budget: int, name: str, seed: int, arguments: argparse.Namespace) -> N
         record = measured(budget, name, seed, run, arguments.data)
         write_text(path, json.dumps(record, indent=1) + "\n")
     if arguments.autoattack and record["autoattack"] is None:
-        found = attacked(run, record["recipe"], "standard", IMAGES_AUTOATTACK, partial=run / f"{name}.partial")
+        whole = {"data": arguments.data, "partial": run / f"{name}.partial"}
+        found = attacked(run, record["recipe"], "standard", IMAGES_AUTOATTACK, **whole)
         record |= {"autoattack": found.robust, "autoattack_images": found.n}
         if distributed.rank() == 0:  # under torchrun processes share the attack
             write_text(path, json.dumps(record, indent=1) + "\n")
@@ -343,7 +344,7 @@ def measured(budget: int, name: str, seed: int, run: Path, data: str) -> dict[st
         step.load(**TRAINED, data=data, seed=seed) for step in (rung, LADDERS[budget][rung.weights or name])
     )
     result = train(trained, run, resume=run.exists(), progress=False)
-    light = attacked(run, asdict(recipe), "light", IMAGES[budget], progress=False)
+    light = attacked(run, asdict(recipe), "light", IMAGES[budget], data=data, progress=False)
     return {
         "budget": budget,
         "step": name,
