@@ -330,8 +330,8 @@ def climb(budget: int, name: str, seed: int, arguments: argparse.Namespace) -> N
         record = measured(budget, name, seed, run, arguments.data)
         write_text(path, json.dumps(record, indent=1) + "\n")
     if arguments.autoattack and record["autoattack"] is None:
-        whole = {"data": arguments.data, "partial": run / f"{name}.partial"}
-        found = attacked(run, record["recipe"], "standard", IMAGES_AUTOATTACK, **whole)
+        options: dict[str, Any] = {"data": arguments.data, "partial": run / f"{name}.partial"}
+        found = attacked(run, record["recipe"], "standard", IMAGES_AUTOATTACK, **options)
         record |= {"autoattack": found.robust, "autoattack_images": found.n}
         if distributed.rank() == 0:  # under torchrun processes share the attack
             write_text(path, json.dumps(record, indent=1) + "\n")
