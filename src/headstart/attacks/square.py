@@ -55,9 +55,8 @@ def square(
 ) -> Tensor:
     """Square attack in the maximum norm (Andriushchenko et al., 2020, arXiv:1912.00049), as AutoAttack sets it up.
 
-    The reference code's search with the same random numbers (docs/evaluation.md). On a CPU, queries whose answer is
-    known are not asked: those that change nothing, and those that failed since the image was last changed. On a GPU the
-    host would wait for that in every query; there it looks at the results after every fiftieth.
+    The reference code's search with the same random numbers (docs/evaluation.md). A CPU does not ask queries that change
+    nothing, or that failed since the image was last changed; a GPU looks at results after every fiftieth query alone.
 
     Args:
         model, x, y, threat: as for ``pgd``; norm linf.
