@@ -55,8 +55,8 @@ def square(
 ) -> Tensor:
     """Square attack in the maximum norm (Andriushchenko et al., 2020, arXiv:1912.00049), as AutoAttack sets it up.
 
-    The reference code's search with the same random numbers (docs/evaluation.md). A CPU does not ask queries that change
-    nothing, or that failed since the image was last changed; a GPU looks at results after every fiftieth query alone.
+    The reference code's search with the same random numbers (docs/evaluation.md). A CPU is not asked what would change
+    nothing, or has failed since the image was last changed; a GPU's answers are looked at after every fiftieth query.
 
     Args:
         model, x, y, threat: as for ``pgd``; norm linf.
