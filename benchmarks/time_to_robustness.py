@@ -450,11 +450,12 @@ def ladder(records: list[dict[str, Any]]) -> str:
     ]
     for rows in sorted(steps.values(), key=lambda rows: statistics.mean(row["pgd-20"] for row in rows)):
         attacked = [100 * row["autoattack"] for row in rows if row["autoattack"] is not None]
+        some = f" ({len(attacked)} of {len(rows)} seeds)" if len(attacked) < len(rows) else ""
         epochs = rows[0]["recipe"]["epochs"] * (rows[0]["recipe"]["samples"] or 50_000) / 50_000
         lines.append(
             f"| {rows[0]['what']} | {len(rows)} | {epochs:.3g} | {cell((r['processor_seconds'] for r in rows), 0)} "
             f"| {cell(100 * r['clean'] for r in rows)} | {cell(100 * r['pgd-20'] for r in rows)} "
-            f"| {cell(attacked) if attacked else '-'} |"
+            f"| {cell(attacked) + some if attacked else '-'} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -75,9 +76,11 @@ def test_the_book_is_the_step_with_the_highest_accuracy_under_autoattack() -> No
     assert (step.pop("epsilon"), step.pop("method_args")) == (10 / 255, {})
     assert (book.pop("eval_every"), step.pop("eval_every")) == (5, 1)
     assert book == step
-    records = [json.loads(path.read_text()) for path in RESULTS.glob("*/time-to-robustness/steps/7200-*.json")]
-    best = max((made for made in records if made["autoattack"] is not None), key=lambda made: made["autoattack"])
-    assert best["step"] == "silu-mirrored"
+    robust: dict[str, list[float]] = {}
+    for path in RESULTS.glob("*/time-to-robustness/steps/7200-*.json"):
+        if (made := json.loads(path.read_text()))["autoattack"] is not None:
+            robust.setdefault(made["step"], []).append(made["autoattack"])
+    assert max(robust, key=lambda step: mean(robust[step])) == "silu-mirrored"
 
 
 def test_larger_noise_and_step_are_n_fgsm_at_10_255() -> None:
@@ -116,11 +119,13 @@ def record(step: str, seed: int, pgd: float, autoattack: float | None = None) ->
 def test_the_table_has_a_row_for_every_step(tmp_path: Path) -> None:
     (tmp_path / "steps").mkdir()
     made = [record("a", 0, 0.3, 0.25), record("a", 1, 0.32, 0.26), record("b", 0, 0.2)]
+    made += [record("c", 0, 0.35, 0.3), record("c", 1, 0.35)]
     for i, content in enumerate(made):
         (tmp_path / "steps" / f"{i}.json").write_text(json.dumps(content))
     assert tables(tmp_path)["60"].splitlines()[2:] == [
         "| the step b | 1 | 2 | 60 | 50.0 | 20.0 | - |",
         "| the step a | 2 | 2 | 60 ± 0 | 50.0 ± 0.0 | 31.0 ± 1.4 | 25.5 ± 0.7 |",
+        "| the step c | 2 | 2 | 60 ± 0 | 50.0 ± 0.0 | 35.0 ± 0.0 | 30.0 (1 of 2 seeds) |",
     ]
 
 

@@ -128,8 +128,3 @@ def in_words(seconds: float) -> str:
         if seconds < 90 * size:
             return f"{max(1, round(seconds / size))} {unit}"
     return f"{seconds / 3600:.1f} h"
-
-
-def _wait(x: Tensor) -> None:
-    if x.device.type == "cuda":
-        torch.cuda.synchronize(x.device)
