@@ -34,6 +34,7 @@ SLOW = {
     "test_few_classes_are_all_targets",
     "test_readme_python",
     "test_recipe_trains_two_updates",
+    "test_replayed_training_ends_in_the_same_weights",
     "test_resumes_to_the_same_end",
     "test_saved_state_continues_as_if_uninterrupted",
     "test_update_never_waits_for_the_device",

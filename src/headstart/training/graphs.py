@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from headstart.core import Method, Passes, Step
+from headstart.errors import SettingError
 
 EAGER_UPDATES = 3  # of each kind before it is recorded: libraries choose algorithms, optimisers make their state
 KEPT = 8  # recordings; keys that follow the epoch make new ones all the time
@@ -30,12 +32,15 @@ class GraphedUpdates:
     """Runs ``update(step)``, which returns the loss; records and replays it where the method gives a graph key.
 
     A recording holds the device's work alone. What the host decides must follow from the key, the batch shape and
-    the threat model; the learning rate is read from a tensor that is refreshed before each replay. All eager and
+    the threat model; the learning rates are read from tensors that are refreshed before each replay. All eager and
     recorded updates must run on one stream that is not the default one.
 
     Args:
         update: method, backward, optimiser step.
         passes: the target's counters, which a replay advances as the recorded update did.
+
+    Raises:
+        SettingError: when called, of an update that cannot be recorded, such as of a network that looks at a value.
     """
 
     def __init__(
@@ -47,7 +52,7 @@ class GraphedUpdates:
         device: torch.device,
     ) -> None:
         self.update, self.method, self.optimizer, self.passes = update, method, optimizer, passes
-        self.lr = torch.zeros((), device=device)
+        self.rates = [torch.zeros((), device=device) for _ in optimizer.param_groups]
         self.pool = torch.cuda.graph_pool_handle()
         self.recordings: dict[Any, _Recording] = {}
         self.seen: Counter[Any] = Counter()
@@ -63,8 +68,8 @@ class GraphedUpdates:
         self.seen[key] += 1
         if self.seen[key] <= EAGER_UPDATES:
             return self.update(step), step
-        for group in self.optimizer.param_groups:
-            self.lr.fill_(group["lr"])
+        for rate, group in zip(self.rates, self.optimizer.param_groups, strict=True):
+            rate.fill_(group["lr"])
         if key not in self.recordings:
             if len(self.recordings) == KEPT:
                 del self.recordings[next(iter(self.recordings))]
@@ -75,19 +80,31 @@ class GraphedUpdates:
         inputs = {name: tensor.clone() for name in INPUTS if (tensor := getattr(step, name)) is not None}
         step = replace(step, **inputs)
         before = asdict(self.passes)
-        rates = [group["lr"] for group in self.optimizer.param_groups]
         graph = torch.cuda.CUDAGraph()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr
         try:
-            with torch.cuda.graph(graph, pool=self.pool, stream=torch.cuda.current_stream()):
+            with self._recordable(), torch.cuda.graph(graph, pool=self.pool, stream=torch.cuda.current_stream()):
                 loss = self.update(step)
-        finally:
-            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # the device does not go on from here: nothing could be tried again
+            reason = " ".join(str(error).split())[:200]
+            raise SettingError(f"cuda_graphs: this update cannot be recorded ({reason}); set it to false") from error
         made = {name: count - before[name] for name, count in asdict(self.passes).items()}
         vars(self.passes).update(before)  # recording runs nothing
         return _Recording(graph, step, loss, Passes(**made))
+
+    @contextmanager
+    def _recordable(self) -> Iterator[None]:
+        """Inside, the optimiser reads its rates from tensors, and Adam knows that its count of steps is one too."""
+        groups = self.optimizer.param_groups
+        before = [dict(group) for group in groups]
+        for group, rate in zip(groups, self.rates, strict=True):
+            group |= {"lr": rate} | ({"capturable": True} if "capturable" in group else {})
+        try:
+            yield
+        finally:
+            for group, values in zip(groups, before, strict=True):
+                group |= values
 
     def _replay(self, recording: _Recording, step: Step) -> tuple[Tensor, Step]:
         for name in INPUTS:
