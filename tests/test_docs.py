@@ -142,6 +142,10 @@ def test_methods_with_a_graph_key_are_those_named() -> None:
     assert set(re.findall(r"`([\w-]+)`", said[1])) == {
         name for name, method in built.items() if all(method.graph_key(step) is not None for step in steps)
     }
+    proven = json.loads((ROOT / "benchmarks" / "results" / "h100" / "graphs.json").read_text())["methods"]
+    up_to = re.findall(r"`([\w-]+)`", said[1][: said[1].index("`fast-bat`") + len("`fast-bat`")])
+    assert {*up_to} - {"sdi-through"} == {*proven}
+    assert max(row["largest_difference"] for row in proven.values()) < 4e-4
 
 
 def test_methods_for_the_euclidean_norm_are_those_named() -> None:

@@ -12,6 +12,7 @@ from headstart.core import Method, Step, Target
 from headstart.core.method import Loss
 from headstart.data import Batch
 from headstart.errors import SettingError
+from headstart.methods.registry import build_method
 from headstart.parts.ascents import SignSteps
 from headstart.parts.inits import Zero
 from headstart.parts.losses import CrossEntropy, cross_entropy
@@ -19,7 +20,7 @@ from headstart.training import graphs
 from headstart.training.update import Updater
 from tests.contracts.conftest import build
 from tests.cuda_graphs import Recorder, recorder  # noqa: F401 -- a fixture
-from tests.helpers import THREAT, batches, clocks, tiny_net
+from tests.helpers import THREAT, batches, clocks, info, tiny_net
 
 PER_EPOCH = 4
 LAST = tuple(tensor[:6] for tensor in batches(PER_EPOCH)[-1])  # of another shape, and so recorded by itself
@@ -60,6 +61,16 @@ def test_replayed_updates_are_the_updates(
     replayed, their_losses = trained(build(name), CPU)
     assert (recorder.replayed > 0) == has_key(name)
     assert their_losses == pytest.approx(losses, rel=1e-4)
+    torch.testing.assert_close(replayed, eager, rtol=1e-4, atol=1e-6)
+
+
+def test_images_that_a_method_replaces_are_replaced_in_every_replay(
+    recorder: Recorder,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(graphs, "EAGER_UPDATES", 1)
+    eager, replayed = (trained(build_method("fgsm-law", info(), {"cutout_size": 3}), on)[0] for on in (None, CPU))
+    assert recorder.replayed > 0
     torch.testing.assert_close(replayed, eager, rtol=1e-4, atol=1e-6)
 
 

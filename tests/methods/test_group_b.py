@@ -230,7 +230,7 @@ def test_fgsm_fuap(gradient: str) -> None:
     parameters = [*theirs.route.parameters(), *theirs.classify.parameters()]
     theirs.router_optimizer = torch.optim.Adam(parameters, lr=0.03)
     chosen: set[int] = set()
-    run(method, net, theirs, after=lambda step: chosen.update(method.init.group.tolist()))
+    run(method, net, theirs, after=lambda step: chosen.update(step.notes["group"].tolist()))
     close(radius * method.init.directions, theirs.u)
     close(method.init.momenta, theirs.v)
     assert_same(method.init.route, theirs.route)

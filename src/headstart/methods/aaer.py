@@ -28,6 +28,8 @@ class AbnormalExamples(CrossEntropy):
     S of ||z0_i - z_i||^2. Only V(A) is differentiated, through z; the l2 term is a constant, as published.
     """
 
+    clock_free = True
+
     def __init__(self, weights: tuple[float, float, float], label_smoothing: float) -> None:
         super().__init__(label_smoothing)
         self.weights = weights

@@ -22,14 +22,15 @@ class LinearityError(CrossEntropy):
     """CE(f(x + delta), y) + lambda * E, E = mean_i (CE_i(c) - (1 - t_i) CE_i(a) - t_i CE_i(b))^2.
 
     a, b = x + U(epsilon), not boxed; c = (1 - t) a + t b, t_i ~ U[0, 1]; one pass over the 3B images, all three
-    differentiated. ``weight`` is lambda and ``error`` the last E, () each.
+    differentiated. The buffer ``weight`` is lambda; E is left as the note "error", ().
     """
+
+    clock_free = True
 
     def __init__(self, weight: float, label_smoothing: float) -> None:
         super().__init__(label_smoothing)
         self.weight: Tensor
         self.register_buffer("weight", torch.tensor(weight, dtype=torch.float64))
-        self.error = torch.zeros(())
 
     def forward(self, target: Target, step: Step) -> Tensor:
         a, b = step.x + step.threat.uniform(step.x), step.x + step.threat.uniform(step.x)
@@ -37,7 +38,7 @@ class LinearityError(CrossEntropy):
         logits = target(torch.cat([a, b, torch.lerp(a, b, t)]))
         ce_a, ce_b, ce_c = F.cross_entropy(logits, step.y.repeat(3), reduction="none").chunk(3)
         error = (ce_c - torch.lerp(ce_a, ce_b, t.flatten())).square().mean()
-        self.error = error.detach()
+        step.notes["error"] = error.detach()
         return super().forward(target, step) + self.weight.to(error) * error
 
 
@@ -48,6 +49,8 @@ class AdaptiveLinearityError(LinearityError):
     ``seen`` keeps their number, mean and sum of squared deviations (Welford's recurrence).
     """
 
+    clock_free = True
+
     def __init__(self, largest: float, decay: float, sensitivity: float, label_smoothing: float) -> None:
         super().__init__(0.0, label_smoothing)
         self.largest, self.decay, self.sensitivity = largest, decay, sensitivity
@@ -55,7 +58,7 @@ class AdaptiveLinearityError(LinearityError):
         self.register_buffer("seen", torch.zeros(3, dtype=torch.float64))
 
     def observe(self, step: Step) -> None:
-        error = self.error.double()
+        error = step.notes["error"].double()
         distributed.mean_([error])
         n, mean, deviations = self.seen
         spread = (deviations / n.clamp_min(1)).sqrt()

@@ -20,6 +20,8 @@ class ConfidenceMix(SignSteps):
     d is left as the note "stepped". Where c is not constant, gradients flow through it into f(x + delta0).
     """
 
+    clock_free = True
+
     def __init__(self, relative_alpha: float, stretch: float, *, through_confidence: bool, label_smoothing: float):
         super().__init__(relative_alpha, label_smoothing=label_smoothing)
         self.stretch, self.through_confidence = stretch, through_confidence
@@ -40,6 +42,7 @@ class BiLevel(Loss):
     """CE_s(z_mix, y) + lambda * |MSE(z, z0) - MSE(z, z_mix)|, z = f(x + d), z0 = f(x + delta0), all differentiated."""
 
     needs = frozenset({"logits0"})
+    clock_free = True
 
     def __init__(self, weight: float, label_smoothing: float) -> None:
         super().__init__()

@@ -43,6 +43,8 @@ class Universal(Init):
         gradient: which g.
     """
 
+    clock_free = True
+
     def __init__(
         self, info: TaskInfo, groups: int, *, relative_radius: float, decay: float, gradient: Gradient
     ) -> None:
@@ -51,14 +53,13 @@ class Universal(Init):
         shape = groups, *info.image_shape
         self.directions: Tensor
         self.momenta: Tensor
-        self.group: Tensor | None = None
         self.register_buffer("directions", torch.empty(shape).bernoulli_().mul_(2).sub_(1))
         self.register_buffer("momenta", torch.zeros(shape))
 
     def forward(self, target: Target, step: Step) -> Tensor:
-        self.group = self.assign(target, step)
+        group = step.notes["group"] = self.assign(target, step)
         radius = self.relative_radius * step.threat.epsilon
-        return step.threat.box(step.x, step.threat.project(self.start(step) + radius * self.directions[self.group]))
+        return step.threat.box(step.x, step.threat.project(self.start(step) + radius * self.directions[group]))
 
     def assign(self, target: Target, step: Step) -> Tensor:
         """The group of each sample, (B,) int64; here the only one."""
@@ -70,17 +71,14 @@ class Universal(Init):
 
     def observe(self, step: Step) -> None:
         assert step.grad0 is not None
-        assert self.group is not None
-        g = step.grad0
+        g, group = step.grad0, step.notes["group"]
         if self.gradient == "published":
             assert step.x0 is not None
             assert step.x0.grad is not None
             g = g + step.x0.grad
         g = normalised_l1(g)
-        total = distributed.sum_(torch.zeros_like(self.momenta).index_add_(0, self.group, g))
-        count = distributed.sum_(g.new_zeros(len(total)).index_add_(0, self.group, g.new_ones(len(g)))).view(
-            -1, 1, 1, 1
-        )
+        total = distributed.sum_(torch.zeros_like(self.momenta).index_add_(0, group, g))
+        count = distributed.sum_(g.new_zeros(len(total)).index_add_(0, group, g.new_ones(len(g)))).view(-1, 1, 1, 1)
         v = total / count.clamp_min(1) + self.decay * self.momenta
         moved = (self.directions + step.threat.direction(v)).clamp(-1, 1)
         self.momenta.copy_(v.where(count > 0, self.momenta))
@@ -89,6 +87,8 @@ class Universal(Init):
 
 class Classwise(Universal):
     """One perturbation per class."""
+
+    clock_free = True
 
     def assign(self, target: Target, step: Step) -> Tensor:
         return step.y

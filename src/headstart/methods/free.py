@@ -20,6 +20,8 @@ class Carried(Init):
     After the update delta <- P(delta + alpha * sign grad_delta L), on its way to the next replay or batch.
     """
 
+    clock_free = True
+
     def __init__(self, info: TaskInfo, *, relative_alpha: float, box: bool) -> None:
         super().__init__()
         self.memory, self.relative_alpha, self.box = BatchMemory(info), relative_alpha, box

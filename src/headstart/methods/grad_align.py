@@ -24,6 +24,8 @@ class GradientAlignment(CrossEntropy):
     count.
     """
 
+    clock_free = True
+
     def __init__(self, weight: float, label_smoothing: float) -> None:
         super().__init__(label_smoothing)
         self.weight = weight

@@ -20,6 +20,8 @@ class Mart(CrossEntropy):
     BCE(z, y) = CE(z, y) - mean_i log(1 - max_{k != y} p_ik).
     """
 
+    clock_free = True
+
     def __init__(self, beta: float, label_smoothing: float) -> None:
         super().__init__(label_smoothing)
         self.beta = beta

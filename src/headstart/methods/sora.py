@@ -25,6 +25,8 @@ class LinearityStep(SignSteps):
     all processes, whose c stay equal.
     """
 
+    clock_free = True
+
     def __init__(self, largest: float, tolerance: float, rate: float, label_smoothing: float) -> None:
         super().__init__(largest, project=False, label_smoothing=label_smoothing)
         self.tolerance, self.rate = tolerance, rate
@@ -58,6 +60,8 @@ class ScaledCrossEntropy(CrossEntropy):
 
     That is the share of a part in an accumulated batch, or the factor of a loop that is not ours.
     """
+
+    clock_free = True
 
     def forward(self, target: Target, step: Step) -> Tensor:
         loss = super().forward(target, step)

@@ -22,6 +22,8 @@ class CheckpointStep(SignSteps):
     perturbation, where x_i + delta0_i already is.
     """
 
+    clock_free = True
+
     def __init__(
         self, relative_alpha: float, checkpoints: int, *, label_smoothing: float, batch_norm: BatchNormMode
     ) -> None:

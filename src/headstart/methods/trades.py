@@ -17,6 +17,8 @@ from headstart.parts.losses import cross_entropy, kl_divergence
 class DivergenceSteps(SignSteps):
     """Sign steps that raise KL(p(x) || p(x + delta)), p(x) a constant taken in the same batch-norm mode."""
 
+    clock_free = True
+
     def forward(self, target: Target, step: Step) -> Tensor | None:
         with torch.no_grad():
             step.clean = target(step.x, batch_norm=self.batch_norm or target.ascent_batch_norm)
@@ -29,6 +31,8 @@ class DivergenceSteps(SignSteps):
 
 class Trades(Loss):
     """CE(f(x), y) + beta * mean_i KL(p(x) || p(x + delta)), both points differentiated."""
+
+    clock_free = True
 
     def __init__(self, beta: float, label_smoothing: float) -> None:
         super().__init__()

@@ -22,6 +22,8 @@ SOURCE = "Golgooni et al., Intelligent Systems with Applications 2023"
 class LargeEntryStep(SignSteps):
     """A sign step on the entries with |g| >= tau_i, the q-quantile of |g| within sample i; the others stay."""
 
+    clock_free = True
+
     def __init__(self, relative_alpha: float, quantile: float) -> None:
         super().__init__(relative_alpha)
         self.quantile = quantile
@@ -60,6 +62,8 @@ class ConsensusStep(Ascent):
 
     t of n agree where |S| >= 2t - n.
     """
+
+    clock_free = True
 
     def __init__(self, relative_alpha: float, samples: int, agreeing: int) -> None:
         super().__init__()

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from headstart.core import distributed
-from headstart.core.method import Init, TaskInfo
-from headstart.core.step import Step
+from headstart.core.method import GraphKey, Init, TaskInfo
+from headstart.core.step import Clock, Step
 from headstart.core.target import Target
 from headstart.errors import DataError, OutOfMemory, SettingError
 
@@ -159,10 +159,16 @@ class Remembered(Init):
         self.memory, self.reset_every = memory, reset_every
 
     def forward(self, target: Target, step: Step) -> Tensor:
-        epoch, batch = step.clock.epoch, step.clock.batch
-        if batch == 0 and (epoch % self.reset_every if self.reset_every else epoch) == 0:
+        if self.starts(step.clock):
             self.start(step)
         return self.memory.read(step)
+
+    def starts(self, clock: Clock) -> bool:
+        """Whether it begins from corners."""
+        return clock.batch == 0 and (clock.epoch % self.reset_every if self.reset_every else clock.epoch) == 0
+
+    def graph_key(self, step: Step) -> GraphKey:
+        return (self.starts(step.clock),)
 
     def start(self, step: Step) -> None:
         """Forget everything."""

@@ -23,6 +23,7 @@ INPUTS = ("x", "y", "index", "geometry")
 @dataclass
 class _Recording:
     graph: torch.cuda.CUDAGraph
+    inputs: dict[str, Tensor]
     step: Step
     loss: Tensor
     passes: Passes
@@ -91,7 +92,7 @@ class GraphedUpdates:
             raise SettingError(f"cuda_graphs: this update cannot be recorded ({reason}); set it to false") from error
         made = {name: count - before[name] for name, count in asdict(self.passes).items()}
         vars(self.passes).update(before)  # recording runs nothing
-        return _Recording(graph, step, loss, Passes(**made))
+        return _Recording(graph, inputs, step, loss, Passes(**made))
 
     @contextmanager
     def _recordable(self) -> Iterator[None]:
@@ -107,9 +108,8 @@ class GraphedUpdates:
                 group |= values
 
     def _replay(self, recording: _Recording, step: Step) -> tuple[Tensor, Step]:
-        for name in INPUTS:
-            if (tensor := getattr(step, name)) is not None:
-                getattr(recording.step, name).copy_(tensor)
+        for name, tensor in recording.inputs.items():  # the step's own may have been replaced, as by a cutout
+            tensor.copy_(getattr(step, name))
         recording.step.clock = step.clock
         recording.graph.replay()
         for field in fields(Passes):
