@@ -52,22 +52,34 @@ class Muon(Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Move every parameter that has a gradient. Nothing in here waits for the device."""
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    self._move(p, p.grad, group)
+            if weights := [p for p in group["params"] if p.grad is not None]:
+                self._move(weights, [p.grad for p in weights], group)
 
-    def _move(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+    def _move(self, weights: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
         lr, momentum = group["lr"], group["momentum"]  # the rate is a tensor where updates are recorded
+        means = [self._mean(p) for p in weights]
+        torch._foreach_lerp_(means, grads, 1 - momentum)
+        steps = list(torch._foreach_lerp(grads, means, momentum))
+        if group["orthogonal"]:
+            steps = [directed(step) for step in steps]
+        else:
+            torch._foreach_div_(steps, 1 - momentum)
+        torch._foreach_mul_(steps, lr)
+        torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
+        torch._foreach_sub_(weights, steps)
+
+    def _mean(self, p: Tensor) -> Tensor:
+        """The momentum of a parameter."""
         if "momentum" not in self.state[p]:
             self.state[p]["momentum"] = torch.zeros_like(p)
-        mean = self.state[p]["momentum"].lerp_(grad, 1 - momentum)
-        step = grad.lerp(mean, momentum)
-        p.mul_(1 - lr * group["weight_decay"])
-        if group["orthogonal"]:
-            step = orthogonalised(step.flatten(1)).view(p.shape).to(p.dtype) * max(1, len(p) / p[0].numel()) ** 0.5
-        else:
-            step = step / (1 - momentum)
-        p.sub_(step * lr)
+        mean: Tensor = self.state[p]["momentum"]
+        return mean
+
+
+def directed(step: Tensor) -> Tensor:
+    """s O(u) of a filter or matrix u, of its shape."""
+    scale: float = max(1, len(step) / step[0].numel()) ** 0.5
+    return orthogonalised(step.flatten(1)).view(step.shape).to(step.dtype) * scale
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
