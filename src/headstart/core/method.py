@@ -60,8 +60,8 @@ class Part(nn.Module):
     def graph_key(self, step: Step) -> GraphKey:
         """What the host decides in this update. Equal keys promise the same work for the device.
 
-        An update whose parts all give a key is recorded once per key and replayed from then on (CUDA graphs).
-        None promises nothing.
+        An update whose parts all give a key is recorded once per key and replayed from then on (CUDA graphs); what
+        ``observe`` reads of it must be on the step or in a buffer. None promises nothing.
         """
         return () if vars(type(self)).get("clock_free") else None
 
