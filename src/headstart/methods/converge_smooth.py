@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from headstart.core import distributed
-from headstart.core.method import Loss, Method, TaskInfo
+from headstart.core.method import GraphKey, Loss, Method, TaskInfo
 from headstart.core.step import Clock, Step
 from headstart.core.target import Target
 from headstart.methods.registry import register
@@ -54,7 +54,7 @@ class ConvergenceGate(Loss):
 
     def forward(self, target: Target, step: Step) -> Tensor:
         assert step.logits is not None
-        if step.clock.batch == 0 and step.clock.epoch > 0:
+        if self.turns(step.clock):
             self.means.copy_(torch.stack([self.sums[0] / self.sums[1], self.means[0]]))
             self.sums.zero_()
         benign = cross_entropy(getattr(step, self.benign), step.y, self.label_smoothing)
@@ -67,6 +67,13 @@ class ConvergenceGate(Loss):
         change = batch[0] / batch[1] - self.means[0]
         threshold = (self.means[0] - self.means[1]).clamp_min(self.gamma / self.ratio).clamp_max(self.gamma)
         return loss + self.weight * change.sign().where(change.abs() > threshold, 0.0) * benign
+
+    def graph_key(self, step: Step) -> GraphKey:
+        return self.turns(step.clock), self.open(step.clock)
+
+    def turns(self, clock: Clock) -> bool:
+        """Whether an epoch ends here whose mean is to be taken."""
+        return clock.batch == 0 and clock.epoch > 0
 
     def open(self, clock: Clock) -> bool:
         """Whether the epoch lies inside a segment, two epochs from its ends."""

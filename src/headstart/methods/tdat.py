@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from headstart.core.method import Loss, Method, TaskInfo
+from headstart.core.method import GraphKey, Loss, Method, TaskInfo
 from headstart.core.step import Clock, Step
 from headstart.core.target import Target
 from headstart.errors import SettingError
@@ -42,6 +42,9 @@ class RelaxedStep(SignSteps):
     def score(self, step: Step, logits: Tensor) -> Tensor:
         return cross_entropy(logits, step.y, smoothing_of(self.relaxation(step.clock), self.classes))
 
+    def graph_key(self, step: Step) -> GraphKey:
+        return (self.relaxation(step.clock),)
+
 
 class TaxonomyLoss(Loss):
     """CE_s(z, y) + lambda * mean_i tanh(1 - p_y(z0_i)) * ||z0_i - z_i||^2, s = 1 - gamma.
@@ -63,6 +66,9 @@ class TaxonomyLoss(Loss):
         confidence = z0.softmax(1).gather(1, step.y[:, None]).squeeze(1)
         term = (1.0000001 - confidence).tanh() * (z0 - z).square().sum(1)  # the code's number, above 0 at p = 1 too
         return cross_entropy(z, step.y, 1 - self.relaxation(step.clock)) + self.weight * term.mean()
+
+    def graph_key(self, step: Step) -> GraphKey:
+        return (self.relaxation(step.clock),)
 
 
 def published_floor(classes: int) -> float:
