@@ -108,7 +108,8 @@ class Recorder:
         self.capturing, self.recorded, self.replayed = False, 0, 0
 
     @contextmanager
-    def graph(self, tape: Tape, **_: Any) -> Iterator[None]:
+    def graph(self, tape: Tape, pool: None, stream: None, capture_error_mode: str) -> Iterator[None]:
+        assert capture_error_mode == "thread_local", "a thread that pins memory would end the recording"
         random, self.capturing = torch.get_rng_state(), True
         try:
             with tape:

@@ -81,9 +81,11 @@ class GraphedUpdates:
         inputs = {name: tensor.clone() for name in INPUTS if (tensor := getattr(step, name)) is not None}
         step = replace(step, **inputs)
         before = asdict(self.passes)
-        graph = torch.cuda.CUDAGraph()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        # What another thread does is not forbidden meanwhile: one pins the memory of the batches to come.
+        recording = torch.cuda.graph(graph, pool=self.pool, stream=stream, capture_error_mode="thread_local")
         try:
-            with self._recordable(), torch.cuda.graph(graph, pool=self.pool, stream=torch.cuda.current_stream()):
+            with self._recordable(), recording:
                 loss = self.update(step)
         except torch.OutOfMemoryError:
             raise
