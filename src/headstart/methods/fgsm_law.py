@@ -25,8 +25,6 @@ PUBLISHED = {10: (12.0, 0.7, 0.82), 100: (42.0, 0.5, 0.55), 200: (38.0, 0.3, 0.5
 class FeatureStep(SignSteps):
     """A sign step that leaves the penultimate features at its start as the note "features0"."""
 
-    clock_free = True
-
     def __init__(self, relative_alpha: float, *, softmax_twice: bool) -> None:
         super().__init__(relative_alpha)
         self.softmax_twice = softmax_twice
@@ -47,8 +45,6 @@ class Lipschitz(Loss):
     P and Q are the softmax of the logits z and of the penultimate features at x + delta; P0 and Q0 those at x0, the
     clean image or x + delta0.
     """
-
-    clock_free = True
 
     def __init__(self, reference: Reference, weight: float, label_smoothing: float) -> None:
         super().__init__()
@@ -104,7 +100,7 @@ class LAW(Method):
         super().perturb(target, step)
 
     def graph_key(self, step: Step) -> GraphKey:
-        return ()  # nor does the cutout ask for the time
+        return ()  # neither its parts nor the cutout ask for the time
 
     def averages(self, step: Step) -> Tensor:
         """Accuracy at x + delta below ``threshold`` times that at the reference, for which one sample more counts
