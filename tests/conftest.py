@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from headstart.data import ImageSet, load
+from tests.cuda_graphs import recorder  # noqa: F401 -- a fixture of them all
 
 TESTS = Path(__file__).parent
 SLOW = {

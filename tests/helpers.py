@@ -83,9 +83,9 @@ def info(threat: ThreatModel = THREAT, **overrides: Any) -> TaskInfo:
     return replace(task, **overrides)
 
 
-def sgd(net: nn.Module, lr: float = 0.05) -> torch.optim.SGD:
+def sgd(net: nn.Module, lr: float = 0.05, *, fused: bool | None = None) -> torch.optim.SGD:
     """The optimiser of ``run_method``: the papers' momentum and weight decay."""
-    return torch.optim.SGD(net.parameters(), lr, momentum=0.9, weight_decay=5e-4)
+    return torch.optim.SGD(net.parameters(), lr, momentum=0.9, weight_decay=5e-4, fused=fused)
 
 
 def clocks(n: int, epochs_of: int | None = None, replays: int = 1) -> list[Clock]:

@@ -447,6 +447,9 @@ def test_the_hour_without_a_gpu_is_the_record_of_the_book() -> None:
     said = f"keeps {100 * attacked[0]['autoattack']:.1f} % of the first 1,000 test images under AutoAttack (one seed"
     assert said in text
     assert f"`cifar10-small/n-fgsm` keeps {100 * baseline['autoattack']:.1f} % after as long" in text
+    logs = sorted((ROOT / "benchmarks/results/epyc2/time-to-robustness").glob("*-silu-mirrored-*.partial.log"))
+    bounds = [re.findall(r"at most ([\d.]+)0%", log.read_text())[-1] for log in logs]
+    assert f"two more keep at most {' and '.join(bounds)};" in text
 
 
 def test_the_readme_begins_with_the_figures_of_equal_time() -> None:

@@ -19,8 +19,8 @@ from headstart.parts.losses import CrossEntropy, cross_entropy
 from headstart.training import graphs
 from headstart.training.update import Updater
 from tests.contracts.conftest import build
-from tests.cuda_graphs import Recorder, recorder  # noqa: F401 -- a fixture
-from tests.helpers import THREAT, batches, clocks, info, tiny_net
+from tests.cuda_graphs import Recorder
+from tests.helpers import THREAT, batches, clocks, info, sgd, tiny_net
 
 PER_EPOCH = 4
 LAST = tuple(tensor[:6] for tensor in batches(PER_EPOCH)[-1])  # of another shape, and so recorded by itself
@@ -37,8 +37,7 @@ def trained(method: Method, on: torch.device | None) -> tuple[dict[str, Tensor],
     """Network and method after three epochs, and the losses; graphs are recorded on the device."""
     net = tiny_net()
     target = Target(net)
-    optimizer = torch.optim.SGD(net.parameters(), 0.05, momentum=0.9, weight_decay=5e-4, fused=True)
-    updater, losses = Updater(method, target, optimizer, graphs=on), []
+    updater, losses = Updater(method, target, sgd(net, fused=True), graphs=on), []
     torch.manual_seed(5)
     for (x, y, index), clock in zip(EPOCHS, clocks(len(EPOCHS), PER_EPOCH, method.replays), strict=True):
         for r in range(method.replays):
@@ -53,7 +52,7 @@ def tensors_of(method: nn.Module) -> dict[str, Tensor]:
 
 def test_replayed_updates_are_the_updates(
     name: str,
-    recorder: Recorder,  # noqa: F811
+    recorder: Recorder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(graphs, "EAGER_UPDATES", 1)  # so that rare work, once an epoch, is replayed as well
@@ -65,7 +64,7 @@ def test_replayed_updates_are_the_updates(
 
 
 def test_images_that_a_method_replaces_are_replaced_in_every_replay(
-    recorder: Recorder,  # noqa: F811
+    recorder: Recorder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(graphs, "EAGER_UPDATES", 1)

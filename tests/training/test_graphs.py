@@ -15,7 +15,7 @@ from headstart.models.weights import read_file
 from headstart.training.graphs import EAGER_UPDATES
 from headstart.training.learner import Learner
 from headstart.training.train import train
-from tests.cuda_graphs import Recorder, recorder  # noqa: F401 -- a fixture
+from tests.cuda_graphs import Recorder
 from tests.training.runs import BATCHES, Plain, tiny
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -47,7 +47,7 @@ def graphed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_replayed_training_ends_in_the_same_weights(
     changes: dict[str, Any],
     tmp_path: Path,
-    recorder: Recorder,  # noqa: F811
+    recorder: Recorder,
 ) -> None:
     weights, passes = [], []
     for cuda_graphs in (False, True):
