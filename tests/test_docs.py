@@ -133,11 +133,11 @@ def test_rows_repeat_the_registry(name: str) -> None:
 
 
 def test_methods_with_a_graph_key_are_those_named() -> None:
-    """A key on every batch of an epoch, with default settings."""
+    """A key on every batch of the second epoch, with default settings."""
     said = re.search(r"<!-- graph keys -->\n(.*?)<!-- /graph keys -->", METHODS, re.S)
     assert said is not None
     x, y, index = batches(1)[0]
-    steps = [Step(x, y, THREAT, Clock(b, 16, 0, 2, b), index) for b in range(3)]
+    steps = [Step(x, y, THREAT, Clock(16 + b, 32, 1, 2, b), index) for b in range(3)]
     built = {name: build_method(name, info()) for name in methods()}
     assert set(re.findall(r"`([\w-]+)`", said[1])) == {
         name for name, method in built.items() if all(method.graph_key(step) is not None for step in steps)

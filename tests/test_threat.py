@@ -22,6 +22,7 @@ from tests.contracts.expectations import EXPECTED
 from tests.helpers import batches, clocks, info, run_method, sgd, tiny_net, update
 
 every_norm = pytest.mark.parametrize("norm", NORMS)
+NO_GPU = not torch.cuda.is_available()
 L2_METHODS = [name for name, entry in methods().items() if "l2" in entry.norms]
 
 
@@ -96,6 +97,31 @@ def test_random_perturbations_come_from_the_generator_alone(norm: str) -> None:
     assert not torch.equal(threat.uniform(x), threat.uniform(x))
     assert first.is_contiguous(memory_format=torch.channels_last)
     assert threat.uniform(x[:0]).shape == (0, 3, 8, 8)
+
+
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(NO_GPU, reason="needs a CUDA device")]),
+]
+
+
+@every_norm
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("epsilon", [0.0, 8 / 255, 0.0123456789])
+def test_an_epsilon_that_is_read_from_a_tensor_is_the_number_to_the_bit(norm: str, device: str, epsilon: float) -> None:
+    threat = ThreatModel(epsilon, norm)
+    kept = torch.tensor(0.7, dtype=torch.float64, device=device)
+    read = threat.reading(kept)
+    kept.fill_(epsilon)  # what counts is its value at use
+    x = 0.1 * gaussian(50, 3, 8, 8).to(device)
+    draws = [torch.Generator(device).manual_seed(0) for _ in range(2)]
+    assert torch.equal(*(t.uniform(x, 1.25, generator=draw) for t, draw in zip((threat, read), draws, strict=True)))
+    assert torch.equal(threat.project(x), read.project(x))
+    for dtype in (torch.float32, torch.float64):
+        assert torch.equal(1.25 * threat.epsilon * x.to(dtype), 1.25 * read.epsilon * x.to(dtype))
+    delta = x.clone().requires_grad_()
+    assert torch.equal(*(torch.autograd.grad((t.project(delta) * x).sum(), delta)[0] for t in (threat, read)))
+    assert threat.epsilon == epsilon, "it has its own"
 
 
 @every_norm

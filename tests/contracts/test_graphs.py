@@ -30,18 +30,20 @@ EPOCHS = [*batches(PER_EPOCH)[:-1], LAST] * 3  # every sample three times, for m
 
 def has_key(name: str) -> bool:
     x, y, index = EPOCHS[0]
-    return build(name).graph_key(Step(x, y, THREAT, clocks(1)[0], index)) is not None
+    return build(name).graph_key(Step(x, y, THREAT, clocks(2)[-1], index)) is not None
 
 
 def trained(method: Method, on: torch.device | None) -> tuple[dict[str, Tensor], list[float]]:
-    """Network and method after three epochs, and the losses; graphs are recorded on the device."""
+    """Network and method after three epochs of a rising epsilon, and the losses; graphs are recorded on the device."""
     net = tiny_net()
     target = Target(net)
     updater, losses = Updater(method, target, sgd(net, fused=True), graphs=on), []
     torch.manual_seed(5)
     for (x, y, index), clock in zip(EPOCHS, clocks(len(EPOCHS), PER_EPOCH, method.replays), strict=True):
         for r in range(method.replays):
-            ((loss, _),) = updater(Batch(x, y, index, None), THREAT, replace(clock, update=clock.update + r))
+            now = replace(clock, update=clock.update + r)
+            threat = replace(THREAT, epsilon=THREAT.epsilon * now.fraction)
+            ((loss, _),) = updater(Batch(x, y, index, None), threat, now)
             losses.append(loss.item())
     return {**net.state_dict(), **tensors_of(method)}, losses
 

@@ -29,10 +29,11 @@ RECIPES: dict[str, dict[str, Any]] = {
     "rates by depth, muon": {"optimizer": "muon", "layer_decay": 0.5},
     "frozen": {"freeze": ["conv1"], "freeze_batch_norm": True},
     "average": {"average": 0.9},
-    "epsilon rises": {"epsilon_ramp": 0.3},
+    "epsilon rises": {"epsilon_ramp": 0.99},
     "a smaller last batch": {"batch_size": 30},
     "bfloat16": {"precision": "bf16"},
     "a generator": {"method": "fgsm-sdi"},
+    "a generator, bfloat16, epsilon rises": {"method": "fgsm-sdi", "precision": "bf16", "epsilon_ramp": 0.99},
 }
 
 

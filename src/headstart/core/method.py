@@ -52,7 +52,8 @@ class Part(nn.Module):
 
     needs: frozenset[str] = frozenset()
     clock_free: bool = False
-    """True in a class whose ``forward`` asks nothing but tensors. Not inherited: a subclass may ask more."""
+    """True in a class whose ``forward`` asks nothing but tensors, as which it may meet epsilon too. Not inherited: a
+    subclass may ask more."""
 
     def observe(self, step: Step) -> None:
         """Called after the weight update, to move state; ``step.x`` and its perturbations are still there."""

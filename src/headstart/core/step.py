@@ -40,7 +40,7 @@ class Step:
     Attributes:
         x: images (B, C, H, W), fp32 in [0, 1], after augmentation.
         y: labels (B,), int64.
-        threat: the threat model of this update (its epsilon may be ramped up).
+        threat: the threat model of this update; its epsilon may rise over the run, and is a tensor in a recording.
         clock: where training stands.
         index: row of each sample in the training set (B,), int64, stable over epochs; None outside the engine.
         geometry: crop offsets and flip of each sample (B, 3), int64: top, left, flipped; None if not augmented.

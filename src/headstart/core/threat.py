@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,6 +12,9 @@ from torch import Generator, Tensor
 
 from headstart.errors import SettingError, unknown
 from headstart.fields import fraction_of_pixels
+
+Radius = float | Tensor
+"""In pixel fractions; a tensor of shape (), float64, where an update is recorded."""
 
 
 class Norm(Protocol):
@@ -24,11 +28,11 @@ class Norm(Protocol):
 
     largest: float
 
-    def project(self, delta: Tensor, epsilon: float) -> Tensor:
+    def project(self, delta: Tensor, epsilon: Radius) -> Tensor:
         """The nearest point to ``delta`` inside the ball of radius ``epsilon``."""
         ...
 
-    def uniform(self, like: Tensor, epsilon: float, generator: Generator | None) -> Tensor:
+    def uniform(self, like: Tensor, epsilon: Radius, generator: Generator | None) -> Tensor:
         """A perturbation uniform in the ball, of the shape, type and device of ``like``."""
         ...
 
@@ -46,11 +50,14 @@ class LInf:
 
     largest = 1.0
 
-    def project(self, delta: Tensor, epsilon: float) -> Tensor:
-        return delta.clamp(-epsilon, epsilon)
+    def project(self, delta: Tensor, epsilon: Radius) -> Tensor:
+        return delta.clamp(-epsilon, epsilon)  # type: ignore[arg-type]  # both are of one kind
 
-    def uniform(self, like: Tensor, epsilon: float, generator: Generator | None) -> Tensor:
-        return torch.empty_like(like).uniform_(-epsilon, epsilon, generator=generator)
+    def uniform(self, like: Tensor, epsilon: Radius, generator: Generator | None) -> Tensor:
+        noise = torch.empty_like(like)
+        if isinstance(epsilon, Tensor):  # the same numbers to the bit, in a kernel more
+            return torch.addcmul(-epsilon, noise.uniform_(generator=generator), 2 * epsilon)
+        return noise.uniform_(-epsilon, epsilon, generator=generator)
 
     def direction(self, grad: Tensor) -> Tensor:
         return grad.sign()
@@ -68,11 +75,11 @@ class L2:
 
     largest = math.inf
 
-    def project(self, delta: Tensor, epsilon: float) -> Tensor:
+    def project(self, delta: Tensor, epsilon: Radius) -> Tensor:
         length = self.size(delta).clamp_min(torch.finfo(delta.dtype).tiny)
-        return delta * (epsilon / length).clamp_max(1).view(-1, 1, 1, 1)
+        return delta * (epsilon * length.reciprocal()).clamp_max(1).view(-1, 1, 1, 1)
 
-    def uniform(self, like: Tensor, epsilon: float, generator: Generator | None) -> Tensor:
+    def uniform(self, like: Tensor, epsilon: Radius, generator: Generator | None) -> Tensor:
         # A Gaussian has no preferred direction, and of a ball in d dimensions the share r^d lies within r * epsilon.
         direction = self.direction(torch.empty_like(like).normal_(generator=generator))
         share = like.new_empty(len(like), 1, 1, 1).uniform_(generator=generator)
@@ -117,6 +124,18 @@ class ThreatModel:
             raise SettingError(
                 f"epsilon is {fraction_of_pixels(self.epsilon)}; it must be a pixel fraction {allowed}{hint}"
             )
+
+    def reading(self, epsilon: Tensor) -> ThreatModel:
+        """The same, with an epsilon that is read from a tensor on the device whenever it is used.
+
+        Only a recorded update has it; arithmetic takes the tensor like the number, to the bit.
+
+        Args:
+            epsilon: shape (), float64, so that no product with a setting is rounded before its use; not checked.
+        """
+        threat = copy.copy(self)
+        object.__setattr__(threat, "epsilon", epsilon)
+        return threat
 
     def project(self, delta: Tensor) -> Tensor:
         """Onto the epsilon-ball; the image box is ``box``'s business."""

@@ -33,8 +33,8 @@ class GraphedUpdates:
     """Runs ``update(step)``, which returns the loss; records and replays it where the method gives a graph key.
 
     A recording holds the device's work alone. What the host decides must follow from the key, the batch shape and
-    the threat model; the learning rates are read from tensors that are refreshed before each replay. All eager and
-    recorded updates must run on one stream that is not the default one.
+    the norm; epsilon and the learning rates are read from tensors that are refreshed before each replay. All eager
+    and recorded updates must run on one stream that is not the default one.
 
     Args:
         update: method, backward, optimiser step.
@@ -53,6 +53,7 @@ class GraphedUpdates:
         device: torch.device,
     ) -> None:
         self.update, self.method, self.optimizer, self.passes = update, method, optimizer, passes
+        self.epsilon = torch.zeros((), device=device, dtype=torch.float64)
         self.rates = [torch.zeros((), device=device) for _ in optimizer.param_groups]
         self.pool = torch.cuda.graph_pool_handle()
         self.recordings: dict[Any, _Recording] = {}
@@ -65,10 +66,11 @@ class GraphedUpdates:
             return self.update(step), step
         # Numbers of the optimiser other than the rate are recorded with the update.
         momenta = tuple((group.get("momentum"), group.get("betas")) for group in self.optimizer.param_groups)
-        key = (key, step.x.shape, step.threat, momenta)
+        key = (key, step.x.shape, step.threat.norm, momenta)
         self.seen[key] += 1
         if self.seen[key] <= EAGER_UPDATES:
             return self.update(step), step
+        self.epsilon.fill_(step.threat.epsilon)
         for rate, group in zip(self.rates, self.optimizer.param_groups, strict=True):
             rate.fill_(group["lr"])
         if key not in self.recordings:
@@ -79,7 +81,7 @@ class GraphedUpdates:
 
     def _record(self, step: Step) -> _Recording:
         inputs = {name: tensor.clone() for name in INPUTS if (tensor := getattr(step, name)) is not None}
-        step = replace(step, **inputs)
+        step = replace(step, threat=step.threat.reading(self.epsilon), **inputs)
         before = asdict(self.passes)
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         # What another thread does is not forbidden meanwhile: one pins the memory of the batches to come.
