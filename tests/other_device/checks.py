@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from headstart.attacks.square import square
@@ -25,12 +27,14 @@ from headstart.evaluation.settings import EvaluationSettings
 from headstart.evaluation.suites import ATTACKS
 from headstart.evaluation.sweep import sweep_model
 from headstart.methods.registry import methods
+from headstart.training.train import train
 from headstart.training.update import Updater
 from tests.attacks.attack_models import linear_task
 from tests.contracts.conftest import build
 from tests.evaluation.measuring import measure
 from tests.helpers import THREAT, batches, clocks, info, sgd, tiny_net
 from tests.other_device.device import NAME, register
+from tests.training.runs import BATCHES, records, tiny
 
 PER_EPOCH, QUERIES = 2, 200
 SMALL = ThreatModel(2 / 255)
@@ -76,6 +80,31 @@ def test_updates(name: str) -> None:
         return [tensor.cpu() for tensor in (*losses, *net.state_dict().values())]
 
     torch.testing.assert_close(*both(trained), rtol=0, atol=1e-6 if name == "fgsm-ga" else 0)
+
+
+TRAININGS: dict[str, dict[str, Any]] = {
+    "muon, averaged, epsilon rises": {"optimizer": "muon", "average": 0.9, "epsilon_ramp": 0.5},
+    "adamw, rates by depth, clipped": {"optimizer": "adamw", "lr": 1e-3, "layer_decay": 0.5, "clip_gradient": 1.0},
+    "a generator, watched": {"method": "fgsm-sdi", "watch_every": 1, "curve_every": 1},
+    "a memory, bfloat16": {"method": "fgsm-mep", "precision": "bf16"},
+    "frozen, accumulated": {"freeze": ["conv1"], "freeze_batch_norm": True, "accumulate": 2},
+    "activations made twice": {"checkpoint_activations": True},
+}
+
+
+@pytest.mark.parametrize("changes", TRAININGS.values(), ids=TRAININGS)
+def test_trainings(changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the data to what is stored, stopped inside the second epoch and resumed."""
+
+    def stored(device: str) -> dict[str, Any]:
+        monkeypatch.setattr(Fabric, "device", torch.device(device))
+        fields = {"device": "cpu", "samples": 64 * BATCHES, "cuda_graphs": False, **changes}
+        for stop in (BATCHES + 2, None):
+            train(tiny(**fields, max_steps=stop), tmp_path / device, resume=stop is None, progress=False)
+        return records(tmp_path / device)
+
+    here, there = both(stored)
+    assert here == there
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

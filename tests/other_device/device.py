@@ -46,6 +46,16 @@ class OtherTensor(Tensor):
     ) -> Any:
         return compute(operation, *args, **(kwargs or {}))
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.held.__reduce_ex__(protocol)  # checkpoints are read to the CPU
+
+    # Two that torch does not hand on to a device written in Python.
+    def tolist(self) -> Any:
+        return self.held.tolist()
+
+    def new_tensor(self, data: Any) -> Tensor:  # type: ignore[override]
+        return OtherTensor(self.held.new_tensor(data))
+
 
 def compute(operation: Any, *args: Any, **kwargs: Any) -> Any:
     """What the CPU makes of it, on the device that is asked for, or else on that of the tensors."""

@@ -1,4 +1,4 @@
-"""Updates, attacks and inspections keep to the device that they are given; in a process of its own, see ``device``."""
+"""Training, attacks and inspections keep to the device that they are given; in a process of its own, see ``device``."""
 
 from __future__ import annotations
 
