@@ -79,6 +79,7 @@ def test_updates(name: str) -> None:
                 losses += [loss for loss, _ in updater(Batch(x, y, index, geometry), THREAT, now)]
         return [tensor.cpu() for tensor in (*losses, *net.state_dict().values())]
 
+    # To the bit, but for the gradient of a gradient.
     torch.testing.assert_close(*both(trained), rtol=0, atol=1e-6 if name == "fgsm-ga" else 0)
 
 
