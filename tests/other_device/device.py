@@ -1,8 +1,8 @@
 """A device that is the CPU under another name, so that what a GPU would refuse is refused without one.
 
 Its tensors hold tensors of the CPU, whose kernels do the work: results are those of the CPU, and an operation that is
-given tensors of both devices raises. Random numbers are drawn on the CPU. The name of a device lasts
-as long as the process; what uses it runs in one of its own.
+given tensors of both devices raises. Random numbers are drawn on the CPU. The name of a device lasts as long as the
+process; what uses it runs in one of its own.
 """
 
 from __future__ import annotations
