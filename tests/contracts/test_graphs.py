@@ -29,6 +29,7 @@ EPOCHS = [*batches(PER_EPOCH)[:-1], LAST] * 3  # every sample three times, for m
 
 
 def has_key(name: str) -> bool:
+    """Past the first update of all, in which memories start."""
     x, y, index = EPOCHS[0]
     return build(name).graph_key(Step(x, y, THREAT, clocks(2)[-1], index)) is not None
 

@@ -17,9 +17,10 @@ from torch.utils.backend_registration import _DummyBackendModule, _setup_private
 
 NAME = "other"
 aten = torch.ops.aten
-ACROSS = (aten.copy_, aten._to_copy, aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_)
-"""What a GPU does with tensors of the CPU too: copies, and rows by indices from there."""
+ACROSS = (aten.copy_, aten._to_copy)
+"""What may be given tensors of both. A GPU takes indices of the CPU too, at the price of a copy in every call."""
 KEPT: list[torch.library.Library] = []
+"""What is registered ends with its library."""
 
 
 class OtherTensor(Tensor):

@@ -128,7 +128,7 @@ class ThreatModel:
     def reading(self, epsilon: Tensor) -> ThreatModel:
         """The same, with an epsilon that is read from a tensor on the device whenever it is used.
 
-        Only a recorded update has it; arithmetic takes the tensor like the number, to the bit.
+        Only a recorded update has it; arithmetic in fp32 takes the tensor like the number, to the bit.
 
         Args:
             epsilon: shape (), float64, so that no product with a setting is rounded before its use; not checked.

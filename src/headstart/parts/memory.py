@@ -168,7 +168,7 @@ class Remembered(Init):
         return clock.batch == 0 and (clock.epoch % self.reset_every if self.reset_every else clock.epoch) == 0
 
     def graph_key(self, step: Step) -> GraphKey:
-        return None if self.starts(step.clock) else ()  # it starts too rarely to be recorded
+        return None if self.starts(step.clock) else ()  # rare, and the host may round epsilon
 
     def start(self, step: Step) -> None:
         """Forget everything."""
