@@ -117,7 +117,7 @@ def register() -> None:
     operations.impl("arange.start", arange, "PrivateUse1")
     operations.impl("arange", lambda end, **more: arange(0, end, **more), "PrivateUse1")
     operations.impl("eye", lambda n, *, dtype=None, **_: OtherTensor(torch.eye(n, dtype=dtype)), "PrivateUse1")
-    torch.__future__.set_swap_module_params_on_conversion(True)  # else a module that changes its type keeps ``held``
+    torch.__future__.set_overwrite_module_params_on_conversion(True)  # else one that changes its type keeps ``held``
     generator = torch.Generator
     for module in [torch, *(m for name, m in sys.modules.items() if name.startswith(("headstart.", "tests.")))]:
         if getattr(module, "Generator", None) is generator:
